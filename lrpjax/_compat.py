@@ -1,0 +1,50 @@
+"""All that differs between JAX versions, and the only place that reads JAX's internals by name."""
+
+from __future__ import annotations
+
+from os.path import dirname, join
+
+from jax.extend import core, source_info_util
+
+ClosedJaxpr = core.ClosedJaxpr
+Jaxpr = core.Jaxpr
+Literal = core.Literal
+jaxpr_as_fun = core.jaxpr_as_fun
+
+# Calls that stand for their body. "pjit" is "jit" and "custom_vjp_call_jaxpr" is
+# "custom_vjp_call" in JAX before 0.7; "checkpoint" is the name of remat's primitive.
+CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "checkpoint",
+    "remat",
+    "remat2",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+}
+
+_OWN = (join(dirname(__file__), "graph"), join(dirname(__file__), "propagate.py"))
+
+
+def call_body(eqn) -> ClosedJaxpr:
+    """The body of a call equation; its parameter is named differently from call to call."""
+    body = next(
+        eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if eqn.params.get(k) is not None
+    )
+    return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
+
+
+def users_line(eqn) -> str | None:
+    """Where the user wrote this equation: the innermost frame outside installed packages."""
+    frames = source_info_util.summarize(eqn.source_info, num_frames=60).splitlines()[::-1]
+    users = (f for f in frames if f and "site-packages" not in f and not f.startswith(_OWN))
+    return next(users, frames[0] if frames and frames[0] else None)
+
+
+def scope(eqn) -> str:
+    """The `jax.named_scope` path of an equation, without the marks of vmap and jvp."""
+    parts = str(eqn.source_info.name_stack).split("/")
+    return "/".join(p for p in parts if p and not p.endswith(")"))

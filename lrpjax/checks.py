@@ -1,0 +1,128 @@
+"""Refusals: one clear sentence where an answer would be silent nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .graph import Graph, Layer
+from .methods import Method
+from .rules import Rule
+
+
+def is_concrete(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer)
+
+
+@jax.jit
+def _all_finite(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.stack([jnp.isfinite(a).all() for a in arrays])
+
+
+def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:
+    """Raises ValueError if a concrete floating-point array holds NaN or infinity."""
+    known = [
+        (value, name)
+        for value, name in zip(values, names, strict=True)
+        if is_concrete(value) and jnp.issubdtype(value.dtype, jnp.floating)
+    ]
+    if not known:
+        return
+    with jax.ensure_compile_time_eval():  # also where the call stands inside a jit
+        fine = np.asarray(_all_finite([value for value, _ in known]))
+    if not fine.all():
+        bad = ", ".join(name for (_, name), ok in zip(known, fine, strict=True) if not ok)
+        raise ValueError(f"There is NaN or infinity in {bad}: relevance of it would mean nothing.")
+
+
+def check_input(leaves: Sequence[Any]) -> None:
+    """Raises TypeError or ValueError if the input is not made of finite numbers."""
+    for leaf in leaves:
+        dtype = jnp.asarray(leaf).dtype if not hasattr(leaf, "dtype") else leaf.dtype
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            raise TypeError(f"The input must be real numbers, got dtype {dtype}.")
+    check_finite(leaves, ["the input"] * len(leaves))
+
+
+def find_layer(graph: Graph, name: str) -> Layer:
+    """The layer of that name; ValueError with the nearest names if there is none."""
+    layers = graph.by_name
+    if name not in layers:
+        near = get_close_matches(name, layers, 3, 0.4) or list(layers)
+        raise ValueError(f"There is no layer {name!r}; the nearest are {', '.join(near)}.")
+    return layers[name]
+
+
+def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rule]:
+    """Each layer's rule; NotImplementedError for the first layer that has none."""
+    found = []
+    for layer in layers:
+        rule = method.rule_for(layer)
+        if rule is None:
+            raise NotImplementedError(_no_rule(graph, method, layer))
+        found.append(rule)
+    return found
+
+
+def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
+    if layer.primitive in ("while", "cond"):
+        return (
+            f"Data-dependent control flow ({layer.primitive}) at {layer.source} lies between the "
+            "input and the output: its path is not known before it runs; write it without "
+            "(jnp.where, or a loop of fixed length)."
+        )
+    if ends_in_softmax(graph):
+        return (
+            f"The model ends in softmax ({layer.primitive} at {layer.source}): explain its logits, "
+            "by passing the model without its last activation."
+        )
+    return (
+        f"{method.name} has no rule for the primitive {layer.primitive!r} at {layer.source} "
+        f"(layer {layer.name!r}): give it one in a composite (see lrpjax.composites), or take its "
+        f"gradient with lrpjax.methods.get({method.name!r}, unknown='gradient')."
+    )
+
+
+def ends_in_softmax(graph: Graph) -> bool:
+    """Whether the output is exp(a) / sum, or its logarithm."""
+    program = graph.program
+    eqn = program.producer.get(program.outputs[0])
+    while eqn is not None and eqn.name in ("convert_element_type", "reshape", "copy"):
+        eqn = program.producer.get(eqn.inputs[0])
+    if eqn is None or eqn.name not in ("div", "sub"):
+        return False
+    origin, wanted = (eqn.inputs[0], "exp") if eqn.name == "div" else (eqn.inputs[1], "log")
+    while (made := program.producer.get(origin)) is not None:
+        if made.name == wanted:
+            return True
+        if made.name not in ("broadcast_in_dim", "reshape", "convert_element_type"):
+            return False
+        origin = made.inputs[0]
+    return False
+
+
+def check_target(target: Any, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless `target` names one class for each of the (N, classes) outputs."""
+    if len(shape) != 2:
+        raise ValueError(
+            f"A target needs outputs of shape (N, classes), this model's have shape {shape}: "
+            "use lrpjax.vjp, which takes relevance of any shape."
+        )
+    if target is None or not is_concrete(target):
+        return
+    target = np.asarray(target)
+    if not np.issubdtype(target.dtype, np.integer) or target.shape not in ((), shape[:1]):
+        raise ValueError(
+            f"The target must be an integer or {shape[0]} integers (one per image), got dtype "
+            f"{target.dtype} and shape {target.shape}."
+        )
+    if target.size and (target.min() < 0 or target.max() >= shape[1]):
+        raise ValueError(
+            f"The target must lie between 0 and {shape[1] - 1}, got {target.min()} to "
+            f"{target.max()}."
+        )

@@ -1,0 +1,70 @@
+"""Composites: plain functions from a layer's description to a rule, or to None for "no rule".
+
+The description is a `graph.Layer`: name, kind, first, non_negative, primitive, source. Your own
+is three lines:
+
+    def mine(layer):
+        return rule(rules.flat) if layer.first else None
+
+    lrp.methods.Method("mine", or_else(mine, lrp.methods.get("lrp-zplus").composite))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .graph import LINEAR, Layer
+from .rules import Rule
+
+Composite = Callable[[Layer], Rule | None]
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """The rule listed for the layer's kind; see `by_kind`."""
+
+    table: tuple[tuple[str, Rule], ...]
+
+    def __call__(self, layer: Layer) -> Rule | None:
+        rules = dict(self.table)
+        if layer.kind == "activation" and layer.detail.name in rules:
+            return rules[layer.detail.name]
+        if layer.kind in LINEAR and layer.kind not in rules:
+            return rules.get("linear")
+        return rules.get(layer.kind)
+
+
+def by_kind(**rules: Rule) -> ByKind:
+    """Rules by kind: conv, dense, scale (or linear for what is left of these three), sum,
+    max_pool, activation (or one activation's own name, such as relu), add, structure, unknown."""
+    return ByKind(tuple(sorted(rules.items())))
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """A rule for the linear layers that the input reaches, wherever they are in the code."""
+
+    rule: Rule
+
+    def __call__(self, layer: Layer) -> Rule | None:
+        return self.rule if layer.first else None
+
+
+@dataclass(frozen=True)
+class OrElse:
+    """The first composite's rule, or the second's where the first has none."""
+
+    one: Composite
+    other: Composite
+
+    def __call__(self, layer: Layer) -> Rule | None:
+        return self.one(layer) or self.other(layer)
+
+
+def first_layer(rule: Rule) -> FirstLayer:
+    return FirstLayer(rule)
+
+
+def or_else(one: Composite, other: Composite) -> OrElse:
+    return OrElse(one, other)

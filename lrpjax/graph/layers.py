@@ -1,0 +1,222 @@
+"""The chain of layers in a program: what each is, what it reads, what it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .activations import NON_NEGATIVE, find_activation, uniform_values
+from .axes import Axes, find_axes
+from .fold import SUMS, Affine, find_affine
+from .names import assign_names
+from .program import Eqn, Program
+
+STRUCTURAL = set(
+    "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad concatenate "
+    "split rev gather select_n convert_element_type copy copy_p reduce_precision tile stack "
+    "unstack dynamic_update_slice optimization_barrier sharding_constraint name device_put "
+    "real stop_gradient reshard pvary".split()
+)
+_RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
+
+LINEAR = ("conv", "dense", "scale")
+KINDS = (*LINEAR, "sum", "max_pool", "activation", "add", "structure", "unknown")
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One link of the chain.
+
+    kind: conv, dense and scale are linear maps with weights; sum is a sum, a mean or an average
+    pool; add joins two input-dependent values (signs +1 or -1 in `detail`); structure moves
+    values without computing; unknown has no rule of its own.
+    inputs, outputs: the numbers of the input-dependent values that it reads and writes.
+    detail: what the kind needs to be evaluated (see `ops`).
+    first: no other linear layer lies between the input and this one.
+    non_negative: its inputs cannot be negative.
+    """
+
+    kind: str
+    eqns: tuple[Eqn, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    detail: Any = None
+    name: str = ""
+    first: bool = False
+    non_negative: bool = False
+
+    @property
+    def primitive(self) -> str:
+        return self.eqns[-1].name
+
+    @property
+    def source(self) -> str:
+        return self.eqns[-1].source
+
+
+class Graph:
+    """A model read at one input shape: its program, its layers in order, and its axes.
+
+    Equal graphs compute the same function of (constants, input), so compiled work is shared.
+    """
+
+    def __init__(self, program: Program, paths: dict[int, str], *, fold: bool):
+        self.program = program
+        self.axes: Axes = find_axes(program)
+        _refuse_training_mode(program, self.axes)
+        found = _find_layers(program, fold)
+        self.layers: tuple[Layer, ...] = assign_names(program, paths, _describe(program, found))
+        self._key = (fold, _text(program), tuple((layer.name, layer.kind) for layer in self.layers))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self._key == other._key
+
+    @property
+    def by_name(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+
+def _text(program: Program) -> str:
+    """The program in full, as text: what two traces of the same model have in common."""
+    literals = [(v, value.dtype.str, value.tobytes()) for v, value in program.literals.items()]
+    with np.printoptions(threshold=np.inf):
+        eqns = [(e.name, e.inputs, e.outputs, str(e.params)) for e in program.eqns]
+    avals = [(a.shape, str(a.dtype)) for a in program.avals]
+    ends = (program.consts, program.inputs, program.outputs)
+    return repr((literals, eqns, avals, ends))
+
+
+def _find_layers(program: Program, fold: bool) -> list[Layer]:
+    """Walks from the outputs to the input and reads the layer that computes each value needed."""
+    uniform = uniform_values(program)
+    order = {out: i for i, eqn in enumerate(program.eqns) for out in eqn.outputs}
+    needed = [v for v in program.outputs if v in program.active]
+    done = set(program.inputs)
+    layers: list[Layer] = []
+    while needed:
+        value = needed.pop()
+        if value in done:
+            continue
+        layer = _read(program, uniform, value, fold)
+        done.update(layer.outputs)
+        layers.append(layer)
+        needed.extend(layer.inputs)
+    return sorted(layers, key=lambda layer: max(order[v] for v in layer.outputs))
+
+
+def _read(program: Program, uniform: dict[int, Any], value: int, fold: bool) -> Layer:
+    if activation := find_activation(program, uniform, value):
+        return Layer("activation", activation.eqns, (activation.root,), (value,), activation)
+    if affine := find_affine(program, value, fold=fold):
+        return Layer(_affine_kind(affine), affine.eqns, (affine.root,), (value,), affine)
+    eqn = program.producer[value]
+    active = tuple(program.active_inputs(eqn))
+    if eqn.name in ("add", "sub", "add_any") and len(active) == 2:
+        signs = (1, -1) if eqn.name == "sub" else (1, 1)
+        return Layer("add", (eqn,), active, eqn.outputs, signs)
+    if eqn.name in ("reduce_window_max", "reduce_max"):
+        return Layer("max_pool", (eqn,), active, eqn.outputs)
+    if _moves_values(program, eqn):
+        return _structure(program, eqn)
+    return Layer("unknown", (eqn,), active, eqn.outputs)
+
+
+def _affine_kind(affine: Affine) -> str:
+    if affine.core is None:
+        return "scale"
+    if affine.core.name in SUMS:
+        return "sum"
+    return {"conv_general_dilated": "conv", "dot_general": "dense"}[affine.core.name]
+
+
+def _moves_values(program: Program, eqn: Eqn) -> bool:
+    if eqn.name not in STRUCTURAL:
+        return False
+    # Which value goes where must not depend on the input: no input-dependent predicate or index.
+    payload = {
+        "select_n": eqn.inputs[1:],
+        "gather": eqn.inputs[:1],
+        "dynamic_slice": eqn.inputs[:1],
+        "dynamic_update_slice": eqn.inputs[:2],
+        "pad": eqn.inputs[:1],
+    }.get(eqn.name, eqn.inputs)
+    return not any(v in program.active for v in eqn.inputs if v not in payload)
+
+
+def _structure(program: Program, last: Eqn) -> Layer:
+    """A run of structural equations of one scope, as far back as nothing else reads it."""
+    eqns = [last]
+    while len(active := program.active_inputs(eqns[-1])) == 1:
+        before = program.producer.get(active[0])
+        if (
+            before is None
+            or before.scope != last.scope
+            or program.consumers[active[0]] > 1
+            or len(before.outputs) > 1
+            or not _moves_values(program, before)
+        ):
+            break
+        eqns.append(before)
+    return Layer("structure", tuple(eqns[::-1]), tuple(active), last.outputs)
+
+
+def _describe(program: Program, layers: list[Layer]) -> list[Layer]:
+    """Adds to each layer whether it is first and whether its inputs can be negative."""
+    uniform = uniform_values(program)
+    unsigned = [
+        v for v in program.inputs if np.issubdtype(program.avals[v].dtype, np.unsignedinteger)
+    ]
+    positive = set(unsigned) | {v for v, x in uniform.items() if x >= 0}
+    untouched = set(program.inputs)  # values that no linear layer has made
+    described = []
+    for layer in layers:
+        non_negative = all(v in positive for v in layer.inputs)
+        first = layer.kind in LINEAR and untouched.issuperset(layer.inputs)
+        if layer.kind not in LINEAR and untouched.issuperset(layer.inputs):
+            untouched.update(layer.outputs)
+        if _stays_positive(program, layer, positive, non_negative):
+            positive.update(layer.outputs)
+        described.append(replace(layer, first=first, non_negative=non_negative))
+    return described
+
+
+def _stays_positive(program: Program, layer: Layer, positive: set[int], given: bool) -> bool:
+    if layer.kind == "activation":
+        return layer.detail.name in NON_NEGATIVE
+    if layer.kind in ("sum", "structure"):
+        own = {v for eqn in layer.eqns for v in eqn.outputs}
+        indices = ("gather", "dynamic_slice", "dynamic_update_slice", "select_n")
+        constants = {
+            v
+            for eqn in layer.eqns
+            for v in (eqn.inputs if eqn.name not in indices else ())
+            if v not in program.active and v not in own
+        }
+        steps = all(eqn.name in STRUCTURAL | SUMS | {"mul", "div", "add"} for eqn in layer.eqns)
+        return given and steps and constants <= positive
+    if layer.kind == "add":
+        return given and layer.detail == (1, 1)
+    return layer.kind == "max_pool" and given
+
+
+def _refuse_training_mode(program: Program, axes: Axes) -> None:
+    advice = (
+        "switch the model to inference: model.eval() in nnx, train=False in linen, "
+        "eqx.nn.inference_mode(model) in Equinox, is_training=False in Haiku, training=False in Keras."
+    )
+    for eqn in program.eqns:
+        if eqn.name in _RANDOM:
+            raise ValueError(
+                f"The model draws random numbers at {eqn.source} (active dropout?): {advice}"
+            )
+    if axes.mixes is not None:
+        raise ValueError(
+            f"The model reduces over the batch axis at {axes.mixes.source} "
+            f"({axes.mixes.name}; training-mode BatchNorm?), so one image's output depends on the "
+            f"others: {advice}"
+        )

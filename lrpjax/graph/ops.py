@@ -1,0 +1,204 @@
+"""Layers as functions of arrays: what rules compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .fold import Affine, changes_scale
+from .layers import LINEAR, Layer
+from .program import Eqn, Program, evaluate, run, single
+
+
+@dataclass(frozen=True)
+class Op:
+    """A layer at work: `op(*inputs)` is its output (a tuple where it has several).
+
+    detail: the activation's function, the signs of an addition, or the pooling equation.
+    non_negative: whether the inputs are known not to be negative.
+    """
+
+    layer: Layer
+    apply: Callable[..., Any]
+    detail: Any = None
+
+    def __call__(self, *inputs: jax.Array) -> Any:
+        return self.apply(*inputs)
+
+    @property
+    def non_negative(self) -> bool:
+        return self.layer.non_negative
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A layer z = W x + b, folded: `op(x)` is W x, `op.T(r)` is W^T r.
+
+    product(x, w): the linear map with the weights w in place of W; every term of its sums is
+    one entry of x times one entry of w. w: the weights, in the layer's own layout.
+    b: the bias, broadcastable to z, or None. x_like: shape and dtype of x.
+    """
+
+    layer: Layer
+    product: Callable[[jax.Array, jax.Array], jax.Array]
+    w: jax.Array
+    b: jax.Array | None
+    x_like: jax.ShapeDtypeStruct
+
+    def __call__(self, x: jax.Array, w: jax.Array | None = None) -> jax.Array:
+        return self.product(x, self.w if w is None else w)
+
+    def T(self, r: jax.Array, w: jax.Array | None = None) -> jax.Array:
+        weights = self.w if w is None else w
+        (out,) = jax.linear_transpose(lambda x: self.product(x, weights), self.x_like)(r)
+        return out
+
+    @property
+    def non_negative(self) -> bool:
+        return self.layer.non_negative
+
+
+def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
+    """The layer as a function, with the constants and activations in `env`."""
+    if layer.kind in LINEAR:
+        return _linear(program, layer, env)
+
+    def apply(*inputs):
+        inner = {**env, **dict(zip(layer.inputs, inputs, strict=True))}
+        outs = run(layer.eqns, inner)
+        values = tuple(outs[v] for v in layer.outputs)
+        return values[0] if len(values) == 1 else values
+
+    detail = layer.eqns[-1] if layer.kind == "max_pool" else layer.detail
+    return Op(layer, apply, detail)
+
+
+def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
+    affine: Affine = layer.detail
+
+    def steps(eqns: Sequence[Eqn], start: int, stop: int) -> Callable[[jax.Array], jax.Array]:
+        return lambda value: run(eqns, {**env, start: value})[stop] if eqns else value
+
+    def moves(eqns: Sequence[Eqn]) -> list[Eqn]:
+        return [eqn for eqn in eqns if not _is_step(eqn)]
+
+    def like(value: int) -> jax.Array:
+        return jnp.zeros(program.shape(value), _dtype(program, value))
+
+    x_like = jax.ShapeDtypeStruct(program.shape(affine.root), _dtype(program, affine.root))
+    out = layer.outputs[0]
+    if affine.core is None:
+        offset, factor = _offset_and_factor(steps(affine.post, affine.root, out), like(affine.root))
+        has_offset = _has_offset(affine.post)
+        return Linear(layer, jnp.multiply, factor, offset if has_offset else None, x_like)
+
+    core = affine.core
+    (core_in,) = program.active_inputs(core)
+    core_out = core.outputs[0]
+    side = 1 if core.inputs[0] == core_in else 0
+    w = env[core.inputs[side]]
+
+    def product(x, weights):
+        operands = (x, weights) if side == 1 else (weights, x)
+        return evaluate(core, operands)[0]
+
+    before = steps(affine.pre, affine.root, core_in)
+    after = steps(affine.post, core_out, out)
+    b = None
+    if affine.pre:
+        shift, factor = _offset_and_factor(before, like(affine.root))
+        if any(changes_scale(program, eqn) for eqn in affine.pre):
+            w = w * _input_factor(core, factor, w, side)
+        if _has_offset(affine.pre):
+            b = after(product(shift, env[core.inputs[side]]))
+    if affine.post:
+        offset, pull = jax.vjp(after, like(core_out))
+        if any(changes_scale(program, eqn) for eqn in affine.post):
+            w = w * _output_factor(core, pull(jnp.ones_like(offset))[0], w, side)
+        if b is None and _has_offset(affine.post):
+            b = offset
+    to_core = _rearranged(moves(affine.pre), affine.root, core_in)
+    from_core = _rearranged(moves(affine.post), core_out, out)
+    return Linear(layer, lambda x, weights: from_core(product(to_core(x), weights)), w, b, x_like)
+
+
+def _is_step(eqn: Eqn) -> bool:
+    return eqn.name in ("add", "sub", "mul", "div", "neg")
+
+
+def _has_offset(eqns: Sequence[Eqn]) -> bool:
+    return any(eqn.name in ("add", "sub") for eqn in eqns)
+
+
+def _dtype(program: Program, value: int) -> Any:
+    dtype = single(program.avals[value].dtype)
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(jnp.float32)
+
+
+def _offset_and_factor(function, zeros: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """f(x) = offset + factor * x, elementwise up to rearrangement: exact, with no subtraction."""
+    return jax.jvp(function, (zeros,), (jnp.ones_like(zeros),))
+
+
+def _rearranged(eqns: list[Eqn], start: int, stop: int) -> Callable[[jax.Array], jax.Array]:
+    """Only the structural equations of a run, applied in order."""
+
+    def apply(value):
+        for eqn in eqns:
+            (value,) = evaluate(eqn, [value])
+        return value
+
+    del start, stop
+    return apply
+
+
+def _first_of(array: jax.Array, axes: set[int]) -> jax.Array:
+    """The array without the axes along which it is known not to vary."""
+    return array[tuple(0 if i in axes else slice(None) for i in range(array.ndim))]
+
+
+def _place(array: jax.Array, onto: list[int], rank: int) -> jax.Array:
+    """Axis k of the array becomes axis onto[k] of an array of the given rank."""
+    missing = [i for i in range(rank) if i not in onto]
+    full = jnp.expand_dims(array, tuple(range(array.ndim, rank)))
+    return full.transpose(np.argsort([*onto, *missing]))
+
+
+def _output_factor(core: Eqn, factor: jax.Array, w: jax.Array, side: int) -> jax.Array:
+    """A factor on the core's output, per feature, as a factor on its weights."""
+    if core.name == "conv_general_dilated":
+        dims = core.params["dimension_numbers"]
+        feature = dims.out_spec[1]
+        vector = _first_of(factor, set(range(factor.ndim)) - {feature})
+        return _place(vector, [dims.rhs_spec[0]], w.ndim)
+    (contract, batch) = core.params["dimension_numbers"]
+    own = 1 if side == 1 else 0
+    free = [i for i in range(w.ndim) if i not in (*contract[own], *batch[own])]
+    kept = factor.ndim - len(batch[0]) - len(free)
+    start = len(batch[0]) if side == 1 else len(batch[0]) + len(free)
+    reduced = _first_of(factor, set(range(start, start + kept)))
+    return _place(reduced, [*batch[own], *free], w.ndim)
+
+
+def _input_factor(core: Eqn, factor: jax.Array, w: jax.Array, side: int) -> jax.Array:
+    """A factor on the core's input, per feature, as a factor on its weights."""
+    if core.name == "conv_general_dilated":
+        dims, groups = core.params["dimension_numbers"], core.params["feature_group_count"]
+        vector = _first_of(factor, set(range(factor.ndim)) - {dims.lhs_spec[1]})
+        features = w.shape[dims.rhs_spec[0]]
+        per_group = vector.reshape(groups, 1, -1)
+        full = jnp.broadcast_to(per_group, (groups, features // groups, per_group.shape[-1]))
+        return _place(full.reshape(features, -1), list(dims.rhs_spec[:2]), w.ndim)
+    (contract, batch) = core.params["dimension_numbers"]
+    other = 1 - side
+    onto = dict(
+        zip([*contract[other], *batch[other]], [*contract[side], *batch[side]], strict=True)
+    )
+    kept = sorted(onto)
+    reduced = _first_of(factor, set(range(factor.ndim)) - set(kept))
+    return _place(reduced, [onto[i] for i in kept], w.ndim)

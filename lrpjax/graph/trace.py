@@ -1,0 +1,114 @@
+"""From a callable to a flat program whose parameters are arguments with names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .program import Program, flatten
+
+# Parts of a parameter's path that name how it is stored, not where it belongs.
+_STORAGE = {"params", "value", "raw_value"}
+
+_DEPTH = 4  # how many wrappers (partial, vmap, jit, a method, a closure) a model may wear
+
+
+def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], Any]:
+    """Traces `model` at the input `x` (arrays or anything with shape and dtype, any pytree).
+
+    Returns the program, the values of its constants (in the order of `program.consts`), the
+    path of each constant that is a known parameter ("conv1.kernel"), by number, and the
+    tree structure of the output.
+    """
+    leaves, tree = jax.tree.flatten(model)
+    is_tree = any(_is_array(leaf) for leaf in leaves)
+    slots = [i for i, leaf in enumerate(leaves) if is_tree and _is_array(leaf)]
+    structure: list[Any] = []
+
+    def call(arrays, *inputs):
+        filled = dict(zip(slots, arrays, strict=True))
+        rebuilt = [filled.get(i, leaf) for i, leaf in enumerate(leaves)]
+        function = jax.tree.unflatten(tree, rebuilt) if is_tree else model
+        out = function(jax.tree.unflatten(x_tree, inputs))
+        structure.append(jax.tree.structure(out))
+        return out
+
+    x_leaves, x_tree = jax.tree.flatten(x)
+    arrays = [leaves[i] for i in slots]
+    closed = jax.make_jaxpr(call)(arrays, *map(_shaped, x_leaves))
+    program, closed_over = flatten(closed, len(x_leaves))
+    values = arrays + closed_over
+    names = {}
+    for container in _containers(model):
+        for path, leaf in _named_arrays(container):
+            names.setdefault(id(leaf), path)
+    paths = {
+        number: names[id(value)]
+        for number, value in zip(program.consts, values, strict=True)
+        if names.get(id(value))
+    }
+    return program, values, paths, structure[-1]
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)
+
+
+def _shaped(leaf: Any) -> jax.ShapeDtypeStruct:
+    if not hasattr(leaf, "dtype"):
+        leaf = jnp.asarray(leaf)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _containers(model: Any) -> Iterator[Any]:
+    """The model and what its wrappers (partial, vmap, jit, methods, closures) hold."""
+    queue, seen = [(model, 0)], set()
+    while queue:
+        item, depth = queue.pop(0)
+        if id(item) in seen or depth > _DEPTH or inspect.ismodule(item):
+            continue
+        seen.add(id(item))
+        yield item
+        queue += [(held, depth + 1) for held in _held(item)]
+
+
+def _held(item: Any) -> Iterator[Any]:
+    if isinstance(item, partial):
+        yield from (item.func, *item.args, *item.keywords.values())
+    yield from (getattr(item, n) for n in ("__wrapped__", "__self__") if hasattr(item, n))
+    for cell in getattr(item, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a cell that its function has not filled yet
+            continue
+    if code := getattr(item, "__code__", None):
+        yield from (item.__globals__[n] for n in code.co_names if n in item.__globals__)
+
+
+def _named_arrays(container: Any) -> Iterator[tuple[str, Any]]:
+    variables = getattr(container, "variables", None)
+    if isinstance(variables, list) and all(hasattr(v, "path") for v in variables):  # Keras
+        for variable in variables:
+            yield ".".join(variable.path.split("/")[1:] or [variable.path]), variable.value
+        return
+    try:
+        leaves, _ = jax.tree.flatten_with_path(container)
+    except (TypeError, ValueError):  # not every object a function refers to is a sound pytree
+        return
+    for path, leaf in leaves:
+        if _is_array(leaf):
+            yield _path(path), leaf
+
+
+def _path(keys: tuple) -> str:
+    """(conv1, kernel, value) to "conv1.kernel"."""
+    if isinstance(keys[0], jax.tree_util.FlattenedIndexKey):  # the arguments of a Partial
+        keys = keys[2:]
+    parts = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in keys]
+    return ".".join(part for part in parts if part not in _STORAGE)

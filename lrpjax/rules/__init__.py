@@ -1,0 +1,33 @@
+"""Rules: how the relevance of a layer's output becomes that of its input.
+
+A rule is `rule(function, **parameters)`. The functions, by the layers they are for:
+
+* linear layers (conv, dense, scale): z, epsilon, gamma, zplus, alpha_beta, flat, wsquare, zbox
+* sums, means and average pools: input_times_gradient
+* max-pooling: winner_takes_all, proportional
+* activations: pass_, guided, deconv, rect
+* additions of two values: add_copy, add_signed, add_alpha_beta
+* anything: gradient
+"""
+
+from .linear import alpha_beta as alpha_beta
+from .linear import epsilon as epsilon
+from .linear import flat as flat
+from .linear import gamma as gamma
+from .linear import wsquare as wsquare
+from .linear import z as z
+from .linear import zbox as zbox
+from .linear import zplus as zplus
+from .passing import add_alpha_beta as add_alpha_beta
+from .passing import add_copy as add_copy
+from .passing import add_signed as add_signed
+from .passing import deconv as deconv
+from .passing import gradient as gradient
+from .passing import guided as guided
+from .passing import input_times_gradient as input_times_gradient
+from .passing import pass_ as pass_
+from .passing import rect as rect
+from .pooling import proportional as proportional
+from .pooling import winner_takes_all as winner_takes_all
+from .rule import Rule as Rule
+from .rule import rule as rule

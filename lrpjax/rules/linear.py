@@ -1,0 +1,127 @@
+"""The LRP rules of a linear layer z = W x + b (folded; see `graph.fold`).
+
+Each docstring gives R_j, the relevance of input j, from R_i, that of output i. c_ij = W_ij x_j is
+the contribution of j to i, and c+ and c- are its positive and negative parts: with inputs of
+both signs, c+ = x+ W+ + x- W-, never x W+. x, z and R have the layer's shapes. A denominator d
+is d + 1e-9 sign(d), sign(0) = +1, where no other stabiliser is named.
+Sources: Bach et al. 2015; Montavon et al. 2017 and 2019; Sixt et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ..graph import Linear
+from .rule import STABILISER, negative, positive, stabilise
+
+Pull = Callable[[jax.Array], jax.Array]
+
+
+def epsilon(op: Linear, x: jax.Array, z: jax.Array, *, epsilon: float) -> Pull:
+    """R_j = sum_i c_ij R_i / (z_i + epsilon sign z_i). Bach et al. 2015, eq. 58."""
+    return lambda r: x * op.T(r / stabilise(z, epsilon))
+
+
+def z(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
+    """R_j = sum_i c_ij R_i / z_i. Bach et al. 2015, eq. 56: epsilon with the stabiliser alone."""
+    return epsilon(op, x, z, epsilon=STABILISER)
+
+
+def zplus(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
+    """R_j = sum_i c+_ij R_i / sum_k c+_ik. Montavon et al. 2017; the Z+ of Sixt et al. 2020."""
+    return alpha_beta(op, x, z, alpha=1, beta=0, bias="none")
+
+
+def alpha_beta(
+    op: Linear, x: jax.Array, z: jax.Array, *, alpha: float, beta: float, bias: str
+) -> Pull:
+    """R_j = sum_i (alpha c+_ij / a_i - beta c-_ij / n_i) R_i. Bach et al. 2015, eq. 60.
+
+    bias "none": a_i = sum_k c+_ik, n_i = sum_k c-_ik, so a row of Z sums to alpha - beta.
+    "split": b+ joins a and b- joins n. "signed": the whole b joins both, as in iNNvestigate,
+    which the paper ran: denominators may change sign and relevance is not conserved.
+    """
+    a, pull_a = _part(op, x, +1)
+    to_a, to_n = {
+        "none": (None, None),
+        "split": (
+            op.b if op.b is None else positive(op.b),
+            op.b if op.b is None else negative(op.b),
+        ),
+        "signed": (op.b, op.b),
+    }[bias]
+    a = stabilise(a if to_a is None else a + to_a)
+    if not beta:
+        return lambda r: pull_a(alpha * r / a)
+    n, pull_n = _part(op, x, -1)
+    # An empty sum is -0.0 or 0.0: the stabiliser of a sum of negative terms is negative.
+    n = -stabilise(-n if to_n is None else -(n + to_n))
+    return lambda r: pull_a(alpha * r / a) - pull_n(beta * r / n)
+
+
+def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
+    """R_j = sum_i (c_ij + gamma c^s_ij) R_i / (z_i + gamma (sum_k c^s_ik + b_i^s)), s = sign z_i.
+
+    c^s and b^s are the parts of the sign of z_i: what agrees with the output is strengthened.
+    Montavon et al. 2019 for x >= 0; its extension to both signs after Anders et al. 2021.
+    """
+    b = jnp.zeros((), z.dtype) if op.b is None else op.b
+    a, pull_a = _part(op, x, +1)
+    n, pull_n = _part(op, x, -1)
+    up = z >= 0
+    agreeing = jnp.where(up, a + positive(b), n + negative(b))
+    denominator = stabilise(z + gamma * agreeing)
+
+    def pull(r):
+        s = r / denominator
+        up_part, down_part = jnp.where(up, s, 0), jnp.where(up, 0, s)
+        return x * op.T(s) + gamma * (pull_a(up_part) + pull_n(down_part))
+
+    return pull
+
+
+def flat(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
+    """R_j = sum_i 1_ij R_i / sum_k 1_ik over the inputs connected to i. Lapuschkin et al. 2017."""
+    ones = jnp.ones_like(op.w)
+    count = op(jnp.ones_like(x), ones)
+    return lambda r: op.T(r / stabilise(count), ones)
+
+
+def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
+    """R_j = sum_i W_ij^2 R_i / sum_k W_ik^2. Montavon et al. 2017, eq. 12."""
+    squares = op.w**2
+    total = op(jnp.ones_like(x), squares)
+    return lambda r: op.T(r / stabilise(total), squares)
+
+
+def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: float, high: float) -> Pull:
+    """R_j = sum_i (W_ij x_j - W+_ij l - W-_ij u) R_i / sum_k (the same). Montavon et al. 2017.
+
+    For inputs known to lie in the box [l, u]; the bias takes no part.
+    """
+    w, plus, minus = op.w, positive(op.w), negative(op.w)
+    l, u = jnp.full_like(x, low), jnp.full_like(x, high)
+    total = op(x, w) - op(l, plus) - op(u, minus)
+
+    def pull(r):
+        s = r / stabilise(total)
+        return x * op.T(s, w) - l * op.T(s, plus) - u * op.T(s, minus)
+
+    return pull
+
+
+def _part(op: Linear, x: jax.Array, sign: int) -> tuple[jax.Array, Pull]:
+    """sum_k c^s_ik and the map r -> sum_i c^s_ij r_i, for the sign s of the contributions.
+
+    Half the work where the inputs are known not to be negative.
+    """
+    same, other = (positive, negative) if sign > 0 else (negative, positive)
+    w_same, x_plus = same(op.w), positive(x)
+    if op.non_negative:
+        return op(x, w_same), lambda r: x * op.T(r, w_same)
+    w_other, x_minus = other(op.w), negative(x)
+    total = op(x_plus, w_same) + op(x_minus, w_other)
+    return total, lambda r: x_plus * op.T(r, w_same) + x_minus * op.T(r, w_other)

@@ -1,0 +1,107 @@
+"""Rules of layers without weights: activations, additions, structure, sums.
+
+x, y: input and output of the layer; R: relevance of y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..graph import Op
+from .rule import negative, positive, stabilise
+
+Pull = Callable[[Any], Any]
+
+
+def pass_(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_in = R. An activation hands relevance on unchanged. Bach et al. 2015."""
+    return lambda r: r
+
+
+def gradient(op: Op, *values: jax.Array) -> Pull:
+    """R_in = J^T R, J the Jacobian of the layer: what `jax.vjp` does."""
+    inputs = values[:-1]
+    function = op.detail if op.layer.kind == "activation" else op
+    _, pull = jax.vjp(function, *inputs)
+    return lambda r: _bare(pull(r))
+
+
+def input_times_gradient(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean or an average pool."""
+    _, pull = jax.vjp(op, x)
+    return lambda r: x * pull(r / stabilise(y))[0]
+
+
+def guided(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_in = 1[x > 0] max(R, 0) at a ReLU. Springenberg et al. 2015."""
+    return lambda r: jnp.where(x > 0, positive(r), 0)
+
+
+def deconv(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_in = max(R, 0) at a ReLU, whatever the forward pass did. Zeiler and Fergus 2014."""
+    return lambda r: positive(r)
+
+
+def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
+    """R_in = 1[x > 0] 1[y R > tau] R at a ReLU, tau the percentile of y R over a sample's units.
+
+    The percentile is the nearest value present. Kim et al. 2019; Sixt et al. 2020 (98).
+    """
+
+    def pull(r):
+        score = (y * r).reshape(len(y), -1)
+        tau = jnp.percentile(score, percentile, axis=1, method="nearest")
+        keep = (score > tau[:, None]).reshape(r.shape)
+        return jnp.where(keep & (x > 0), r, 0)
+
+    return pull
+
+
+def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
+    """R_a = R, R_c = +-R: the derivative of a +- c."""
+    return lambda r: tuple(_unbroadcast(sign * r, v) for sign, v in zip(op.detail, (a, c)))
+
+
+def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
+    """R_a = a R / (a + c), R_c = c R / (a + c), for a - c with -c in c's place."""
+    terms = [sign * v for sign, v in zip(op.detail, (a, c))]
+
+    def pull(r):
+        s = r / stabilise(y)
+        return tuple(_unbroadcast(t * s, v) for t, v in zip(terms, (a, c)))
+
+    return pull
+
+
+def add_alpha_beta(
+    op: Op, a: jax.Array, c: jax.Array, y: jax.Array, *, alpha: float, beta: float
+) -> Pull:
+    """R_a = alpha a+ R / (a+ + c+) - beta a- R / (a- + c-), and the same for c.
+
+    The alpha-beta rule of the layer [I I] over both branches. Sixt et al. 2020, official code.
+    """
+    terms = [sign * v for sign, v in zip(op.detail, (a, c))]
+    total_plus = stabilise(sum(positive(t) for t in terms))
+    total_minus = -stabilise(-sum(negative(t) for t in terms))
+
+    def pull(r):
+        def share(t):
+            return alpha * positive(t) * r / total_plus - beta * negative(t) * r / total_minus
+
+        return tuple(_unbroadcast(share(t), v) for t, v in zip(terms, (a, c)))
+
+    return pull
+
+
+def _unbroadcast(r: jax.Array, like: jax.Array) -> jax.Array:
+    """Sums relevance over the axes along which an operand was repeated."""
+    axes = tuple(i for i, (n, m) in enumerate(zip(like.shape, r.shape, strict=True)) if n < m)
+    return r.sum(axes, keepdims=True) if axes else r
+
+
+def _bare(values: tuple) -> Any:
+    return values[0] if len(values) == 1 else values

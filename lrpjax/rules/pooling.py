@@ -1,0 +1,125 @@
+"""Rules of max-pooling: windows of any shape, stride, padding and dilation, and global maxima."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..graph import Op
+from .rule import stabilise
+
+Pull = Callable[[jax.Array], jax.Array]
+
+
+def winner_takes_all(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_j = R_i if j is the first maximum of window i, else 0: exactly one winner a window.
+
+    The winners are found once, in the forward pass, and kept as numbers: XLA's own gradient of
+    max-pooling searches for them anew for every relevance vector.
+    """
+    if op.detail.name == "reduce_max":
+        return _winner_of_axes(op.detail.params["axes"], x)
+    params = op.detail.params
+    if _tiles(x.shape, params):
+        return _winner_of_tiles(x, params["window_dimensions"])
+    return _winner_of_windows(x, params)
+
+
+def proportional(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_j = sum_i x_j R_i / sum_k x_k over window i: the z rule of the window's sum."""
+    if op.detail.name == "reduce_max":
+        window_sum = lambda x: x.sum(op.detail.params["axes"])
+    else:
+        p = op.detail.params
+        window_sum = lambda x: lax.reduce_window(
+            x,
+            jnp.zeros((), x.dtype),
+            lax.add,
+            p["window_dimensions"],
+            p["window_strides"],
+            p["padding"],
+            p["base_dilation"],
+            p["window_dilation"],
+        )
+    total, pull = jax.vjp(window_sum, x)
+    return lambda r: x * pull(r / stabilise(total))[0]
+
+
+def _tiles(shape: tuple[int, ...], p: dict) -> bool:
+    """Whether the windows cover the input without overlap, padding or remainder."""
+    window = p["window_dimensions"]
+    plain = set(p["base_dilation"]) | set(p["window_dilation"]) == {1}
+    unpadded = all(pad == (0, 0) for pad in p["padding"])
+    fits = all(n % k == 0 for n, k in zip(shape, window, strict=True))
+    return plain and unpadded and fits and tuple(p["window_strides"]) == tuple(window)
+
+
+def _winner_of_tiles(x: jax.Array, window: tuple[int, ...]) -> Pull:
+    # (N, H, W, C) with 2x2 tiles as (N, 1, H/2, 2, W/2, 2, C, 1): every other axis is in a tile.
+    split = [m for n, k in zip(x.shape, window, strict=True) for m in (n // k, k)]
+    inside = [2 * i + 1 for i, k in enumerate(window) if k > 1]
+    tiles = x.reshape(split)
+    mask = _first_maximum(tiles, inside)
+
+    def pull(r):
+        spread = jnp.expand_dims(r, [2 * i + 1 for i in range(r.ndim)])
+        return jnp.where(mask, spread, 0).reshape(x.shape)
+
+    return pull
+
+
+def _winner_of_axes(axes: tuple[int, ...], x: jax.Array) -> Pull:
+    mask = _first_maximum(x, list(axes))
+    return lambda r: jnp.where(mask, jnp.expand_dims(r, axes), 0)
+
+
+def _first_maximum(x: jax.Array, axes: list[int]) -> jax.Array:
+    """True at the first of the largest entries along `axes`, one per remaining position."""
+    last = range(x.ndim - len(axes), x.ndim)
+    moved = jnp.moveaxis(x, axes, last)
+    flat = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)
+    winner = jnp.argmax(flat, -1)[..., None] == jnp.arange(flat.shape[-1])
+    return jnp.moveaxis(winner.reshape(moved.shape), last, axes)
+
+
+def _winner_of_windows(x: jax.Array, p: dict) -> Pull:
+    """General windows: one strided view of the padded input per place in the window."""
+    window, strides = p["window_dimensions"], p["window_strides"]
+    dilation, base = p["window_dilation"], p["base_dilation"]
+    low = lax.full((), -jnp.inf, x.dtype)
+    padding = [(a, b, d - 1) for (a, b), d in zip(p["padding"], base, strict=True)]
+    padded = lax.pad(x, low, padding)
+    spans = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
+    counts = [(n - s) // t + 1 for n, s, t in zip(padded.shape, spans, strides, strict=True)]
+    places = [
+        [o * d for o, d in zip(offsets, dilation, strict=True)]
+        for offsets in product(*(range(k) for k in window))
+    ]
+
+    def view(start):
+        stop = [s + (c - 1) * t + 1 for s, c, t in zip(start, counts, strides, strict=True)]
+        return lax.slice(padded, start, stop, strides)
+
+    best, winner = view(places[0]), jnp.zeros(counts, jnp.int32)
+    for k, start in enumerate(places[1:], 1):
+        here = view(start)
+        winner = jnp.where(here > best, k, winner)
+        best = jnp.maximum(here, best)
+
+    def pull(r):
+        total = jnp.zeros(padded.shape, r.dtype)
+        for k, start in enumerate(places):
+            back = [
+                (s, n - s - (c - 1) * t - 1, t - 1)
+                for s, n, c, t in zip(start, padded.shape, counts, strides, strict=True)
+            ]
+            total += lax.pad(jnp.where(winner == k, r, 0), jnp.zeros((), r.dtype), back)
+        unpad = [(-a, -b, 0) for a, b in p["padding"]]
+        cropped = lax.pad(total, jnp.zeros((), r.dtype), unpad)
+        return cropped[tuple(slice(None, None, d) for d in base)]
+
+    return pull
