@@ -1,10 +1,13 @@
 """Modified-backpropagation attributions for any JAX model, and whether to trust them."""
 
 from . import composites as composites
+from . import convergence as convergence
 from . import methods as methods
 from . import models as models
 from . import rules as rules
+from .plan import plan as plan
 from .propagate import attribute as attribute
 from .propagate import vjp as vjp
+from .report import plots as plots
 
 __version__ = "0.1.0"

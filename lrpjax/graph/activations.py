@@ -16,32 +16,33 @@ import numpy as np
 from .program import Eqn, Program, evaluate
 
 ELEMENTWISE = set(
-    "abs add and clamp convert_element_type copy div eq erf erfc exp exp2 expm1 ge gt integer_pow "
-    "is_finite le log log1p logistic lt max min mul ne neg not or pow rsqrt select_n sign sqrt "
-    "square stop_gradient sub tan tanh xor".split()
+    "abs add and clamp convert_element_type copy div eq erf erfc exp exp2 expm1 ge gt "
+    "integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow rsqrt "
+    "select_n sign sqrt square sub tan tanh xor".split()
 )
 _AFFINE = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 _LARGEST = 32  # equations in an activation
-_GRID = np.concatenate([np.linspace(-7.9, 8.3, 38), [-20.0, -1.0, 0.0, 20.0]]).astype(np.float32)
+_NEAR_ZERO = np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel()  # where thresholds may hide
+_GRID = np.float32([*np.linspace(-7.9, 8.3, 38), *_NEAR_ZERO, -20.0, -1.0, 0.0, 20.0])
 
-# name -> (its function given a parameter, how to read the parameter off its values)
-_KNOWN: dict[str, tuple[Callable, Callable | None]] = {
-    "relu": (jax.nn.relu, None),
-    "relu6": (jax.nn.relu6, None),
-    "leaky_relu": (jax.nn.leaky_relu, lambda f: float(-f[_GRID == -1.0][0])),
-    "elu": (jax.nn.elu, lambda f: float(-f[_GRID == -20.0][0])),
-    "gelu": (lambda x: jax.nn.gelu(x, approximate=False), None),
-    "gelu_tanh": (lambda x: jax.nn.gelu(x, approximate=True), None),
-    "silu": (jax.nn.silu, None),
-    "softplus": (jax.nn.softplus, None),
-    "tanh": (jnp.tanh, None),
-    "logistic": (jax.nn.sigmoid, None),
-    "selu": (jax.nn.selu, None),
-    "mish": (jax.nn.mish, None),
-    "hard_tanh": (jax.nn.hard_tanh, None),
-    "hard_sigmoid": (jax.nn.hard_sigmoid, None),
-    "hard_swish": (jax.nn.hard_silu, None),
-    "soft_sign": (jax.nn.soft_sign, None),
+# name -> (its function given a parameter, how to read the parameter off its values, its limit)
+_KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
+    "relu": (jax.nn.relu, None, 0),
+    "relu6": (jax.nn.relu6, None, 0),
+    "leaky_relu": (jax.nn.leaky_relu, lambda f: float(-f[_GRID == -1.0][0]), 0.999),
+    "elu": (jax.nn.elu, lambda f: float(-f[_GRID == -20.0][0]), np.inf),
+    "gelu": (lambda x: jax.nn.gelu(x, approximate=False), None, 0),
+    "gelu_tanh": (lambda x: jax.nn.gelu(x, approximate=True), None, 0),
+    "silu": (jax.nn.silu, None, 0),
+    "softplus": (jax.nn.softplus, None, 0),
+    "tanh": (jnp.tanh, None, 0),
+    "logistic": (jax.nn.sigmoid, None, 0),
+    "selu": (jax.nn.selu, None, 0),
+    "mish": (jax.nn.mish, None, 0),
+    "hard_tanh": (jax.nn.hard_tanh, None, 0),
+    "hard_sigmoid": (jax.nn.hard_sigmoid, None, 0),
+    "hard_swish": (jax.nn.hard_silu, None, 0),
+    "soft_sign": (jax.nn.soft_sign, None, 0),
 }
 NON_NEGATIVE = {"relu", "relu6", "softplus", "logistic", "hard_sigmoid"}
 
@@ -56,12 +57,12 @@ class Activation:
     eqns: tuple[Eqn, ...]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        function, _ = _KNOWN[self.name]
+        function, _, _ = _KNOWN[self.name]
         return function(x) if self.parameter is None else function(x, self.parameter)
 
 
 def uniform_values(program: Program) -> dict[int, np.ndarray]:
-    """The constants that are one number everywhere, as scalars: literals and what is made of them."""
+    """The constants that are one number everywhere, as scalars."""
     uniform = {v: value for v, value in program.literals.items() if np.ndim(value) == 0}
     passing = {"broadcast_in_dim", "reshape", "squeeze", "copy"}
     for eqn in program.eqns:
@@ -79,9 +80,9 @@ def uniform_values(program: Program) -> dict[int, np.ndarray]:
 def find_activation(
     program: Program, uniform: dict[int, np.ndarray], value: int
 ) -> Activation | None:
-    """The activation that ends in `value`: the smallest piece of the program that is a known one."""
+    """The activation that ends in `value`: the smallest known piece of the program."""
     order = {id(eqn): i for i, eqn in enumerate(program.eqns)}
-    frontier, eqns = {value}, []
+    frontier, eqns = {value}, list[Eqn]()
     while len(eqns) < _LARGEST:
         producers = [program.producer.get(v) for v in frontier]
         eqn = max(producers, key=lambda e: -1 if e is None else order[id(e)])
@@ -111,9 +112,9 @@ def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | No
             ins = [env[v] if v in env else _scalar(uniform[v]) for v in eqn.inputs]
             env[eqn.outputs[0]] = _on_grid(eqn, ins)
         values = np.asarray(env[value], np.float32)
-        for name, (function, fit) in _KNOWN.items():
+        for name, (function, fit, limit) in _KNOWN.items():
             parameter = fit(values) if fit else None
-            if parameter is not None and parameter <= 0:
+            if parameter is not None and not 0 < parameter < limit:
                 continue
             expected = function(_GRID) if parameter is None else function(_GRID, parameter)
             if np.allclose(values, expected, rtol=tolerance, atol=tolerance):
@@ -128,7 +129,7 @@ def _scalar(value: np.ndarray) -> jax.Array:
 def _on_grid(eqn: Eqn, ins: list[jax.Array]) -> jax.Array:
     """The equation on a row of numbers: in float32, with every operand of the row's shape."""
     if eqn.name == "convert_element_type":
-        return ins[0].astype(bool if eqn.params["new_dtype"] == bool else jnp.float32)
+        return ins[0].astype(bool if eqn.params["new_dtype"] == np.dtype(bool) else jnp.float32)
     if eqn.name not in ("clamp", "integer_pow"):
         ins = [jnp.broadcast_to(v, _GRID.shape) for v in ins]
     return evaluate(eqn, ins)[0]

@@ -48,7 +48,7 @@ def find_affine(program: Program, value: int, *, fold: bool) -> Affine | None:
     chain, core = _walk_back(program, value)
     if core is None:
         return _standing_alone(program, chain)
-    fitting = len(chain) if fold else _bias_only(chain)
+    fitting = len(chain) if fold or core.name in SUMS else _bias_only(chain)
     allowed = _output_features(program, core)
     for k, eqn in enumerate(chain[:fitting]):
         if eqn.name in ("mul", "div") and not _pulled(program, chain[:k], eqn) <= allowed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +11,17 @@ import numpy as np
 from .activations import NON_NEGATIVE, find_activation, uniform_values
 from .axes import Axes, find_axes
 from .fold import SUMS, Affine, find_affine
-from .names import assign_names
+from .names import LINEAR, assign_names
 from .program import Eqn, Program
 
 STRUCTURAL = set(
-    "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad concatenate "
-    "split rev gather select_n convert_element_type copy copy_p reduce_precision tile stack "
-    "unstack dynamic_update_slice optimization_barrier sharding_constraint name device_put "
-    "real stop_gradient reshard pvary".split()
+    "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad "
+    "concatenate split rev gather select_n convert_element_type copy copy_p reduce_precision "
+    "tile stack unstack dynamic_update_slice optimization_barrier sharding_constraint name "
+    "device_put real stop_gradient reshard pvary".split()
 )
 _RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
 
-LINEAR = ("conv", "dense", "scale")
 KINDS = (*LINEAR, "sum", "max_pool", "activation", "add", "structure", "unknown")
 
 
@@ -84,7 +84,7 @@ class Graph:
 def _text(program: Program) -> str:
     """The program in full, as text: what two traces of the same model have in common."""
     literals = [(v, value.dtype.str, value.tobytes()) for v, value in program.literals.items()]
-    with np.printoptions(threshold=np.inf):
+    with np.printoptions(threshold=sys.maxsize):
         eqns = [(e.name, e.inputs, e.outputs, str(e.params)) for e in program.eqns]
     avals = [(a.shape, str(a.dtype)) for a in program.avals]
     ends = (program.consts, program.inputs, program.outputs)
@@ -207,7 +207,8 @@ def _stays_positive(program: Program, layer: Layer, positive: set[int], given: b
 def _refuse_training_mode(program: Program, axes: Axes) -> None:
     advice = (
         "switch the model to inference: model.eval() in nnx, train=False in linen, "
-        "eqx.nn.inference_mode(model) in Equinox, is_training=False in Haiku, training=False in Keras."
+        "eqx.nn.inference_mode(model) in Equinox, is_training=False in Haiku, training=False "
+        "in Keras."
     )
     for eqn in program.eqns:
         if eqn.name in _RANDOM:

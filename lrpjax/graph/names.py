@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from .program import Program
 
+LINEAR = ("conv", "dense", "scale")  # the kinds of layers with weights
+
 if TYPE_CHECKING:
     from .layers import Layer
 
@@ -22,14 +24,14 @@ def assign_names(
     it reads ("conv1" for "conv1.kernel"), an activation after the layer in front of it
     ("conv1:relu"), everything else after its `jax.named_scope` if it is alone in it.
     """
-    in_scope = Counter(layer.eqns[-1].scope for layer in layers if layer.kind != "activation")
+    in_scope = Counter(_scope(layer) for layer in layers if layer.kind != "activation")
     in_kind: Counter[str] = Counter()
     taken: Counter[str] = Counter({"input": 1})
     names: dict[int, str] = dict.fromkeys(program.inputs, "input")
     named = []
     for layer in layers:
         kind = layer.primitive if layer.kind in ("structure", "unknown") else layer.kind
-        scope = layer.eqns[-1].scope
+        scope = _scope(layer)
         if layer.kind == "activation":
             name = f"{names[layer.inputs[0]]}:{layer.detail.name}"
         elif layer.kind in ("conv", "dense", "scale") and (
@@ -45,11 +47,17 @@ def assign_names(
         taken[name] += 1
         if taken[name] > 1:
             name = f"{name}_{taken[name]}"
-        # What only moves values keeps the name of what it moves: "conv1:relu", not "reshape_1:relu".
+        # What only moves values keeps the name of what it moves: not "reshape_1:relu".
         moved = layer.kind == "structure" and len(layer.inputs) == 1
         names.update(dict.fromkeys(layer.outputs, names[layer.inputs[0]] if moved else name))
         named.append(replace(layer, name=name))
     return tuple(named)
+
+
+def _scope(layer: Layer) -> str:
+    """Of a folded layer that of its product, not of the BatchNorm behind it."""
+    core = layer.detail.core if layer.kind in LINEAR else None
+    return (core or layer.eqns[-1]).scope
 
 
 def _parameter(program: Program, paths: dict[int, str], layer: Layer) -> str | None:

@@ -84,7 +84,7 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
     arrays: list[Any] = []
     known: dict[int, int] = {}
 
-    def new(aval) -> int:
+    def new(aval: Any) -> int:
         program.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
         return len(program.avals) - 1
 

@@ -14,7 +14,7 @@ import numpy as np
 from .program import Program, flatten
 
 # Parts of a parameter's path that name how it is stored, not where it belongs.
-_STORAGE = {"params", "value", "raw_value"}
+_STORAGE = {"params", "value", "raw_value", "_fun"}
 
 _DEPTH = 4  # how many wrappers (partial, vmap, jit, a method, a closure) a model may wear
 
@@ -44,9 +44,9 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     closed = jax.make_jaxpr(call)(arrays, *map(_shaped, x_leaves))
     program, closed_over = flatten(closed, len(x_leaves))
     values = arrays + closed_over
-    names = {}
-    for container in _containers(model):
-        for path, leaf in _named_arrays(container):
+    names: dict[int, str] = {}
+    for name, container in _containers(model):
+        for path, leaf in _named_arrays(name, container):
             names.setdefault(id(leaf), path)
     paths = {
         number: names[id(value)]
@@ -66,49 +66,58 @@ def _shaped(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-def _containers(model: Any) -> Iterator[Any]:
-    """The model and what its wrappers (partial, vmap, jit, methods, closures) hold."""
-    queue, seen = [(model, 0)], set()
+def _containers(model: Any) -> Iterator[tuple[str, Any]]:
+    """The model and what its wrappers (partial, vmap, jit, methods, closures) hold, with the
+    names of the variables that hold it."""
+    queue, seen = [("", model, 0)], set()
     while queue:
-        item, depth = queue.pop(0)
+        name, item, depth = queue.pop(0)
         if id(item) in seen or depth > _DEPTH or inspect.ismodule(item):
             continue
         seen.add(id(item))
-        yield item
-        queue += [(held, depth + 1) for held in _held(item)]
+        yield name, item
+        queue += [(name, held, depth + 1) for name, held in _held(item)]
 
 
-def _held(item: Any) -> Iterator[Any]:
+def _held(item: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(item, partial):
-        yield from (item.func, *item.args, *item.keywords.values())
-    yield from (getattr(item, n) for n in ("__wrapped__", "__self__") if hasattr(item, n))
-    for cell in getattr(item, "__closure__", None) or ():
+        yield from (("", held) for held in (item.func, *item.args, *item.keywords.values()))
+    yield from (("", getattr(item, n)) for n in ("__wrapped__", "__self__") if hasattr(item, n))
+    code = getattr(item, "__code__", None)
+    if code is None:
+        return
+    for name, cell in zip(code.co_freevars, item.__closure__ or (), strict=True):
         try:
-            yield cell.cell_contents
+            yield name, cell.cell_contents
         except ValueError:  # a cell that its function has not filled yet
             continue
-    if code := getattr(item, "__code__", None):
-        yield from (item.__globals__[n] for n in code.co_names if n in item.__globals__)
+    yield from ((n, item.__globals__[n]) for n in code.co_names if n in item.__globals__)
 
 
-def _named_arrays(container: Any) -> Iterator[tuple[str, Any]]:
-    variables = getattr(container, "variables", None)
+def _named_arrays(name: str, container: Any) -> Iterator[tuple[str, Any]]:
+    """The arrays in a container with their paths; a bare array has its variable's name."""
+    if isinstance(container, type):
+        return
+    try:
+        variables = getattr(container, "variables", None)
+    except ValueError:  # an unbound linen module has none
+        variables = None
     if isinstance(variables, list) and all(hasattr(v, "path") for v in variables):  # Keras
         for variable in variables:
             yield ".".join(variable.path.split("/")[1:] or [variable.path]), variable.value
         return
     try:
-        leaves, _ = jax.tree.flatten_with_path(container)
+        leaves, _ = jax.tree.flatten_with_path(container if variables is None else variables)
     except (TypeError, ValueError):  # not every object a function refers to is a sound pytree
         return
     for path, leaf in leaves:
         if _is_array(leaf):
-            yield _path(path), leaf
+            yield _path(path) or name, leaf
 
 
 def _path(keys: tuple) -> str:
     """(conv1, kernel, value) to "conv1.kernel"."""
-    if isinstance(keys[0], jax.tree_util.FlattenedIndexKey):  # the arguments of a Partial
+    if keys and isinstance(keys[0], jax.tree_util.FlattenedIndexKey):  # the arguments of a Partial
         keys = keys[2:]
     parts = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in keys]
     return ".".join(part for part in parts if part not in _STORAGE)

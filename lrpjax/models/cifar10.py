@@ -35,6 +35,7 @@ class Cifar10(nnx.Module):
 
     classes = CLASSES
     image_size = (32, 32)
+    input_range = (0.0, 1.0)
 
     def __init__(self, *, rngs: nnx.Rngs):
         conv = lambda inputs, outputs: nnx.Conv(
@@ -71,7 +72,7 @@ class Cifar10(nnx.Module):
         return jnp.asarray(images, jnp.float32) / 255
 
 
-def cifar10(weights: str | PathLike | None = "trained", *, key: jax.Array | None = None) -> Cifar10:
+def cifar10(weights: str | PathLike = "trained", *, key: jax.Array | None = None) -> Cifar10:
     """The CIFAR-10 network in inference mode.
 
     weights: "trained" (the file shipped with lrpjax), "random" (Glorot-uniform kernels drawn

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -17,7 +19,7 @@ from .cifar10 import CLASSES
 class _ArraysOnly(pickle.Unpickler):
     """Reads the CIFAR-10 archive, which holds numpy arrays and nothing that runs code."""
 
-    allowed = {
+    allowed: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"),
         ("numpy._core.multiarray", "_reconstruct"),
         ("numpy", "ndarray"),
@@ -69,7 +71,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if "images" in arrays:
             return arrays["images"], arrays["labels"]
         data, offsets = arrays["bytes"], arrays["offsets"]
-        pieces = [data[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        pieces = [data[a:b].tobytes() for a, b in pairwise(offsets)]
         return np.stack([_decode(io.BytesIO(piece)) for piece in pieces]), arrays["labels"]
 
 
@@ -82,7 +84,8 @@ def _members(path: Path, train: bool) -> list[bytes]:
     wanted = "data_batch_" if train else "test_batch"
     with tarfile.open(path) as archive:
         members = sorted((m for m in archive if wanted in m.name), key=lambda m: m.name)
-        return [archive.extractfile(member).read() for member in members]
+        streams = [archive.extractfile(member) for member in members]
+        return [stream.read() for stream in streams if stream is not None]
 
 
 def _read_archive(batches: list[bytes], path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -63,16 +63,18 @@ def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
 
 def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     """R_a = R, R_c = +-R: the derivative of a +- c."""
-    return lambda r: tuple(_unbroadcast(sign * r, v) for sign, v in zip(op.detail, (a, c)))
+    return lambda r: tuple(
+        _unbroadcast(sign * r, v) for sign, v in zip(op.detail, (a, c), strict=True)
+    )
 
 
 def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     """R_a = a R / (a + c), R_c = c R / (a + c), for a - c with -c in c's place."""
-    terms = [sign * v for sign, v in zip(op.detail, (a, c))]
+    terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
 
     def pull(r):
         s = r / stabilise(y)
-        return tuple(_unbroadcast(t * s, v) for t, v in zip(terms, (a, c)))
+        return tuple(_unbroadcast(t * s, v) for t, v in zip(terms, (a, c), strict=True))
 
     return pull
 
@@ -84,15 +86,15 @@ def add_alpha_beta(
 
     The alpha-beta rule of the layer [I I] over both branches. Sixt et al. 2020, official code.
     """
-    terms = [sign * v for sign, v in zip(op.detail, (a, c))]
-    total_plus = stabilise(sum(positive(t) for t in terms))
-    total_minus = -stabilise(-sum(negative(t) for t in terms))
+    terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
+    total_plus = stabilise(positive(terms[0]) + positive(terms[1]))
+    total_minus = -stabilise(-negative(terms[0]) - negative(terms[1]))
 
     def pull(r):
         def share(t):
             return alpha * positive(t) * r / total_plus - beta * negative(t) * r / total_minus
 
-        return tuple(_unbroadcast(share(t), v) for t, v in zip(terms, (a, c)))
+        return tuple(_unbroadcast(share(t), v) for t, v in zip(terms, (a, c), strict=True))
 
     return pull
 

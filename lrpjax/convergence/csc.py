@@ -1,0 +1,245 @@
+"""Cosine similarity convergence: do random relevance vectors align on their way to the input?
+
+Random vectors are injected at the output of one layer and propagated down. At every layer below,
+the absolute cosine of each pair is taken per spatial location over the channels (over all units
+of a dense layer). A method whose chain of matrices collapses to rank 1 gives 1 everywhere: its
+map cannot depend on the layers above. Sixt et al. 2020, section 5.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import track
+from scipy.special import betaincinv
+
+from .. import checks
+from ..graph import LINEAR, Graph
+from ..methods import Method, resolve
+from ..propagate import below, chain, environment, read
+
+PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
+_BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless `chunk` says more
+
+
+@dataclass(frozen=True)
+class CSC:
+    """What was measured: one row for each method, injection layer and layer below it.
+
+    A row has method, start, layer, channels (the dimension of the vectors compared), median,
+    one_minus_median (exact where the median rounds to 1), mean, quantiles {percentile: |cos|},
+    one_minus_quantiles, baseline (the median for independent Gaussian vectors), count, and
+    dropped (pairs without an angle because a vector was zero).
+    """
+
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def save(self, path: str | PathLike) -> None:
+        """Writes {"settings": ..., "rows": [...]} as JSON, whole or not at all."""
+        path = Path(path)
+        partial_file = path.with_name(path.name + ".part")
+        content = {"settings": self.settings, "rows": self.rows}
+        partial_file.write_text(json.dumps(content, indent=1, allow_nan=False))
+        os.replace(partial_file, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> CSC:
+        """Reads what `save` wrote. ValueError if the file is something else."""
+        try:
+            content = json.loads(Path(path).read_text())
+            return cls(content["settings"], content["rows"])
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{str(path)!r} is not a file of CSC results: {error!r}.") from error
+
+    def __add__(self, other: CSC) -> CSC:
+        return CSC({**self.settings, **other.settings}, self.rows + other.rows)
+
+    def plot(self, *, scale: str = "linear") -> Any:
+        """The figure of `lrpjax.plots.csc`: scale "linear" or "log"."""
+        from ..report import plots  # imports go downwards; this is a convenience on top
+
+        return plots.csc(self, scale=scale)
+
+
+def csc(
+    model: Callable,
+    images: Any,
+    method: str | Method,
+    *,
+    key: jax.Array,
+    start: str | None = None,
+    layers: Sequence[str] | None = None,
+    vectors: int = 5,
+    chunk: int | None = None,
+    progress: bool = False,
+) -> CSC:
+    """Measures cosine similarity convergence of one method.
+
+    images: a batch (N, ...) as the model takes it. start: the layer at whose output the vectors
+    are injected (default: the model's output). layers: where to measure (default: every layer
+    below with weights, pooling or additions, and the input). vectors: how many Gaussian vectors
+    an image gets; all their pairs count. chunk: how many relevance vectors are propagated at
+    once (default: as many as keep the largest layer's relevance within 128 MiB).
+    The same key gives the same vectors for an image whatever the chunk.
+    """
+    if vectors < 2:
+        raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
+    if not hasattr(images, "shape") or len(images) == 0:
+        raise ValueError("CSC needs a batch of images: one array (N, ...) with N at least 1.")
+    method = resolve(method, model)
+    graph = read(model, images[:1], fold=method.fold).graph
+    start_name = start or _output_layer(graph)
+    names = tuple(layers) if layers is not None else measured_layers(graph, start_name)
+    reach = {layer.name for layer in below(graph, start_name)} | {"input"}
+    for name in names:
+        if name != "input" and checks.find_layer(graph, name).name not in reach:
+            raise ValueError(f"Relevance injected at {start_name!r} does not reach {name!r}.")
+    largest = max(np.prod(graph.program.shape(v)) for v in _values(graph, names))
+    at_once = chunk or max(1, _BYTES // (4 * int(largest)))
+    batch = min(len(images), max(1, at_once // vectors))
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    starts = range(0, len(images), batch)
+    for i in track(starts, description=method.name, disable=not progress):
+        index = np.minimum(np.arange(i, i + batch), len(images) - 1)  # the last batch is filled up
+        reading = read(model, images[index], fold=method.fold)
+        found = _measure(
+            reading.graph,
+            method,
+            start_name,
+            names,
+            (vectors, min(vectors, at_once)),
+            reading.consts,
+            images[index],
+            jax.vmap(partial(jax.random.fold_in, key))(index),
+        )
+        real = min(batch, len(images) - i)
+        for name, values in zip(names, found, strict=True):
+            pieces[name].append(np.asarray(values)[:, :real].ravel())
+    rows = []
+    for name in names:
+        (value,) = _values(graph, [name])
+        channels = _channels(graph, value)
+        measured = {"method": method.name, "start": start_name, "layer": name}
+        rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
+    settings = {"images": len(images), "vectors": vectors, "key": _key_text(key)}
+    return CSC(settings, rows)
+
+
+def measured_layers(graph: Graph, start: str | None) -> tuple[str, ...]:
+    """The layers below `start` with weights, pooling or additions, from it down to the input."""
+    kinds = (*LINEAR, "max_pool", "sum", "add")
+    names = [layer.name for layer in below(graph, start) if layer.kind in kinds]
+    return (*names[::-1], "input")
+
+
+def random_baseline(channels: int) -> float:
+    """The median |cos| of two independent Gaussian vectors of that dimension (1 has |cos| = 1).
+
+    cos^2 follows Beta(1/2, (channels - 1)/2).
+    """
+    return float(np.sqrt(betaincinv(0.5, (channels - 1) / 2, 0.5))) if channels > 1 else 1.0
+
+
+def one_minus_cosines(vectors: jax.Array) -> jax.Array:
+    """1 - |cos| of all pairs of V vectors (V, ..., C), over the last axis: (pairs, ...).
+
+    As half the squared distance of the unit vectors, which resolves 1e-12 in float32 where
+    1 - u.v stops at 1e-7. NaN where a vector is zero.
+    """
+    largest = jnp.abs(vectors).max(-1, keepdims=True)
+    scaled = vectors / largest  # so that squares of very small relevance do not vanish
+    unit = scaled / jnp.linalg.norm(scaled, axis=-1, keepdims=True)
+
+    def pair(u, v):
+        side = jnp.where((u * v).sum(-1, keepdims=True) < 0, -1, 1)
+        return ((u - side * v) ** 2).sum(-1) / 2
+
+    return jnp.stack([pair(unit[i], unit[j]) for i, j in combinations(range(len(vectors)), 2)])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _measure(graph, method, start, names, sizes, consts, images, keys):
+    vectors, at_once = sizes
+    env = environment(graph, consts, [images])
+    propagate = chain(graph, method, env, below(graph, start))
+    seed = checks.find_layer(graph, start).outputs[0]
+    values = _values(graph, names)
+    batch_axis = graph.axes.batch[seed] or 0
+    shape = (*env[seed].shape[:batch_axis], *env[seed].shape[batch_axis + 1 :])
+    drawn = jax.vmap(lambda k: jax.random.normal(k, (vectors, *shape), env[seed].dtype))(keys)
+    drawn = jnp.moveaxis(drawn, 0, batch_axis + 1)
+
+    def relevance(r):
+        found = propagate({seed: r})
+        if method.times_input:
+            found[graph.program.inputs[0]] *= env[graph.program.inputs[0]]
+        return [found[v] for v in values]
+
+    parts = [jax.vmap(relevance)(drawn[i : i + at_once]) for i in range(0, vectors, at_once)]
+    return [
+        one_minus_cosines(jnp.concatenate([_locations(graph, v, part[k]) for part in parts]))
+        for k, v in enumerate(values)
+    ]
+
+
+def _locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
+    """Relevance (V, *shape) of a value as (V, N, locations, channels)."""
+    batch, feature = graph.axes.batch[value] or 0, graph.axes.feature[value]
+    maps = jnp.moveaxis(maps, batch + 1, 1)
+    if feature is None or maps.ndim == 3:
+        return maps.reshape(*maps.shape[:2], 1, -1)
+    feature += 1 if feature > batch else 2
+    maps = jnp.moveaxis(maps, feature, -1)
+    return maps.reshape(*maps.shape[:2], -1, maps.shape[-1])
+
+
+def _channels(graph: Graph, value: int) -> int:
+    like = jax.ShapeDtypeStruct((2, *graph.program.shape(value)), jnp.float32)
+    return jax.eval_shape(partial(_locations, graph, value), like).shape[-1]
+
+
+def _values(graph: Graph, names: Sequence[str]) -> list[int]:
+    layers = graph.by_name
+    return [graph.program.inputs[0] if n == "input" else layers[n].outputs[0] for n in names]
+
+
+def _output_layer(graph: Graph) -> str:
+    output = graph.program.outputs[0]
+    return next(layer.name for layer in graph.layers if output in layer.outputs)
+
+
+def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:
+    kept = distances[~np.isnan(distances)]
+    if len(kept) == 0:
+        raise ValueError("No pair of vectors has an angle: all relevance is zero at this layer.")
+    # The p-th percentile of |cos| is 1 minus the (100 - p)-th of 1 - |cos|.
+    far = np.percentile(kept.astype(np.float64), [100 - p for p in PERCENTILES])
+    below_one = {str(p): float(d) for p, d in zip(PERCENTILES, far, strict=True)}
+    return {
+        "channels": channels,
+        "median": 1 - below_one["50"],
+        "one_minus_median": below_one["50"],
+        "mean": float(1 - kept.mean(dtype=np.float64)),
+        "quantiles": {p: 1 - d for p, d in below_one.items()},
+        "one_minus_quantiles": below_one,
+        "baseline": random_baseline(channels),
+        "count": len(kept),
+        "dropped": len(distances) - len(kept),
+    }
+
+
+def _key_text(key: jax.Array) -> list[int]:
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return np.asarray(data).tolist()

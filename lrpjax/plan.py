@@ -1,0 +1,191 @@
+"""What will run, before it runs: the table of layers and rules, and its check on an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import checks, rules
+from .graph import Graph, Layer, Linear, make_op
+from .methods import Method, resolve
+from .propagate import environment, read
+
+# Rules whose denominators lose a share to the stabiliser; what the others lose without a bias
+# is that of outputs with no contribution of the sign they distribute over.
+_STABILISED = (rules.z, rules.epsilon, rules.gamma, rules.add_signed, rules.input_times_gradient)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The layers of a model in order, each with the rule that the method gives it.
+
+    `print(plan)` shows the table; `plan.layers` are the layers; `plan.check(x)` tests it.
+    """
+
+    model: Callable
+    method: Method
+    graph: Graph
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.graph.layers
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        return [self._row(layer) for layer in self.layers]
+
+    def _row(self, layer: Layer) -> dict[str, str]:
+        shape = self.graph.program.shape
+        found = self.method.rule_for(layer)
+        return {
+            "layer": layer.name,
+            "kind": layer.detail.name if layer.kind == "activation" else layer.kind,
+            "input": " + ".join(_dims(shape(v)) for v in layer.inputs),
+            "output": " + ".join(_dims(shape(v)) for v in layer.outputs),
+            "rule": f"NONE for {layer.primitive}" if found is None else str(found),
+            "source": layer.source,
+        }
+
+    def __str__(self) -> str:
+        return _text(self.rows)
+
+    def check(self, x: Any, *, target: Any = None) -> Check:
+        """Runs the folded layers beside the model's own equations, and one attribution.
+
+        x: inputs of the planned shape. target: as in `attribute`. See `Check`.
+        """
+        reading = read(self.model, x, fold=self.method.fold)
+        rules_found = checks.rules_for(reading.graph, self.method, reading.graph.layers)
+        shape = reading.graph.program.shape(reading.graph.program.outputs[0])
+        checks.check_target(target, shape)
+        differences, ledger = _check(
+            reading.graph, self.method, reading.consts, jax.tree.leaves(x), target
+        )
+        rows = [
+            {
+                "layer": layer.name,
+                "rule": str(rule),
+                "forward": float(difference),
+                **dict(zip(_LEDGER, map(float, entry), strict=True)),
+            }
+            for layer, rule, difference, entry in zip(
+                reading.graph.layers, rules_found, differences, ledger, strict=True
+            )
+        ]
+        return Check(max(map(float, differences)), rows)
+
+
+_LEDGER = ("relevance_out", "relevance_in", "bias", "stabiliser", "dropped")
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of `plan.check`.
+
+    forward_difference: the largest difference between the folded layers, run one after the other,
+    and the model's own values, relative to the largest value of the layer.
+    rows: per layer its own forward difference and its ledger: the relevance of its outputs and
+    of its inputs, and where the deficit went: to the bias, to the stabiliser, or dropped (an
+    output without contributions of the sign the rule distributes over, a ReLU, a gradient).
+    """
+
+    forward_difference: float
+    rows: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        shown = [
+            {k: v if isinstance(v, str) else f"{v:.3g}" for k, v in row.items()}
+            for row in self.rows
+        ]
+        first, last = self.rows[-1]["relevance_out"], self.rows[0]["relevance_in"]
+        return (
+            f"{_text(shown)}\n\n"
+            f"folded forward pass: largest relative difference {self.forward_difference:.1e}\n"
+            f"relevance: {first:.6g} at the output, {last:.6g} at the input"
+        )
+
+
+def plan(model: Callable, x: Any, method: str | Method) -> Plan:
+    """What `vjp` and `attribute` will do: a printable table of layers and rules.
+
+    x: an input, or anything with its shape and dtype (`jax.ShapeDtypeStruct`). Layers without
+    a rule are listed as such; using the plan's method on them raises.
+    """
+    method = resolve(method, model)
+    filled = jax.tree.map(_example, x)
+    return Plan(model, method, read(model, filled, fold=method.fold).graph)
+
+
+def _example(leaf: Any) -> Any:
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    return jnp.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any):
+    env = environment(graph, consts, leaves)
+    folded = dict(env)
+    stages, differences = [], []
+    found = checks.rules_for(graph, method, graph.layers)
+    for layer, rule in zip(graph.layers, found, strict=True):
+        op = make_op(graph.program, layer, env)
+        values = op(*(folded[v] for v in layer.inputs))
+        if isinstance(op, Linear) and op.b is not None:
+            values = values + op.b
+        values = values if isinstance(values, tuple) else (values,)
+        folded.update(zip(layer.outputs, values, strict=True))
+        worst = [
+            jnp.max(jnp.abs(folded[v] - env[v])) / (jnp.max(jnp.abs(env[v])) + 1e-30)
+            for v in layer.outputs
+        ]
+        differences.append(jnp.max(jnp.stack(worst)))
+        stages.append((layer, rule, op))
+
+    logits = env[graph.program.outputs[0]]
+    target = logits.argmax(-1) if target is None else target
+    seed = jnp.broadcast_to(jax.nn.one_hot(target, logits.shape[-1]), logits.shape)
+    relevance = {graph.program.outputs[0]: seed * (logits if method.start == "logit" else 1)}
+    ledger = []
+    for layer, rule, op in reversed(stages):
+        outs = tuple(relevance.get(v, jnp.zeros_like(env[v])) for v in layer.outputs)
+        pull, r = _pull(layer, rule, op, env), outs[0] if len(outs) == 1 else outs
+        pulled = pull(r)
+        pulled = pulled if isinstance(pulled, tuple) else (pulled,)
+        for v, r_in in zip(layer.inputs, pulled, strict=True):
+            relevance[v] = relevance[v] + r_in if v in relevance else r_in
+        total_out, total_in = _total(outs), _total(pulled)
+        bias = jnp.zeros(())
+        if isinstance(op, Linear) and op.b is not None:
+            without = _pull(layer, rule, replace(op, b=None), env, bias=op.b)(r)
+            bias = _total((without,)) - total_in
+        rest = total_out - total_in - bias
+        split = (rest, 0.0) if rule.function in _STABILISED else (0.0, rest)
+        ledger.append((total_out, total_in, bias, *split))
+    return differences, ledger[::-1]
+
+
+def _pull(layer: Layer, rule: rules.Rule, op: Any, env: dict[int, Any], bias: Any = 0.0) -> Any:
+    """The layer's propagation; with a bias, as if the layer had been without it."""
+    inputs, outputs = [env[v] for v in layer.inputs], [env[v] - bias for v in layer.outputs]
+    return rule(op, *inputs, outputs[0] if len(outputs) == 1 else tuple(outputs))
+
+
+def _total(values: tuple) -> jax.Array:
+    return jnp.stack([v.sum() for v in values]).sum()
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _text(rows: list[dict[str, str]]) -> str:
+    widths = {k: int(np.max([len(k), *(len(row[k]) for row in rows)])) for k in rows[0]}
+    lines = ["  ".join(f"{k:{widths[k]}}" for k in rows[0])]
+    lines += ["  ".join(f"{row[k]:{widths[k]}}" for k in row) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,100 @@
+"""Figures. Each function takes results and returns a matplotlib figure; `save` writes it."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+if TYPE_CHECKING:
+    from ..convergence import CSC
+
+# Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell them apart in
+# black and white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+_MARKERS = "os^Dv<>pXP*h"
+_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+_FLOOR = 1e-8  # of 1 - median in the logarithmic figure, as in the paper
+
+
+def csc(result: CSC, *, scale: str = "linear") -> Figure:
+    """Median |cos| against depth, one panel for each injection layer, one line for each method.
+
+    scale "linear": the median, with the baseline of independent vectors in grey. "log": 1 - median
+    on an inverted logarithmic axis down to 1 - 1e-8: higher means closer to rank 1.
+    """
+    if scale not in ("linear", "log"):
+        raise ValueError(f'The scale is "linear" or "log", got {scale!r}.')
+    starts = list(dict.fromkeys(row["start"] for row in result.rows))
+    figure = Figure(figsize=(2.6 + 6.4 * len(starts), 5.4), layout="constrained")
+    panels = figure.subplots(1, len(starts), squeeze=False)[0]
+    methods = list(dict.fromkeys(row["method"] for row in result.rows))
+    styles = dict(zip(methods, _styles(), strict=False))
+    for panel, start in zip(panels, starts, strict=True):
+        rows = [row for row in result.rows if row["start"] == start]
+        layers = list(dict.fromkeys(row["layer"] for row in rows))
+        place = {layer: i for i, layer in enumerate(layers)}
+        for method in _by_convergence(rows):
+            own = [row for row in rows if row["method"] == method]
+            x = [place[row["layer"]] for row in own]
+            if scale == "log":
+                y = [max(row["one_minus_median"], _FLOOR) for row in own]
+            else:
+                y = [row["median"] for row in own]
+            panel.plot(x, y, label=method, **styles[method])
+        panel.set_xticks(range(len(layers)), layers, rotation=40, ha="right")
+        panel.set_title(f"random relevance injected at {start}", loc="left", fontsize=10)
+        panel.set_xlabel("relevance arriving at the output of layer (input on the right)")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", color="0.9")
+        if scale == "log":
+            _log_axis(panel)
+        else:
+            baseline = {row["layer"]: row["baseline"] for row in rows}
+            x, y = list(place.values()), [baseline[layer] for layer in layers]
+            panel.plot(x, y, color="0.6", lw=5, zorder=0, label="independent vectors")
+            panel.set_ylim(-0.05, 1.05)
+    panels[0].set_ylabel("median |cosine| of two relevance vectors")
+    panels[-1].legend(
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, title="method"
+    )
+    return figure
+
+
+def save(figure: Figure, path: str | PathLike) -> list[Path]:
+    """Writes the figure as PNG and as SVG beside it; returns the two paths."""
+    paths = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
+    for file in paths:
+        figure.savefig(file, dpi=160)
+    return paths
+
+
+def _by_convergence(rows: list[dict]) -> list[str]:
+    """Methods from the most converged to the least, where the relevance arrives last."""
+    last = {row["method"]: row["one_minus_median"] for row in rows}
+    return sorted(last, key=lambda method: last[method])
+
+
+def _styles():
+    """Endless distinct line styles."""
+    for i, (colour, marker) in enumerate(zip(cycle(_COLOURS), cycle(_MARKERS), strict=False)):
+        yield {
+            "color": colour,
+            "marker": marker,
+            "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)],
+            "markersize": 5,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.5,
+            "lw": 1.6,
+        }
+
+
+def _log_axis(panel) -> None:
+    panel.set_yscale("log")
+    panel.invert_yaxis()
+    label = lambda value, _: "0" if value >= 1 else f"1 - {value:.0e}".replace("e-0", "e-")
+    panel.yaxis.set_major_formatter(FuncFormatter(label))
