@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from os.path import dirname, join
 
+import jax
 from jax.extend import core, source_info_util
 
 ClosedJaxpr = core.ClosedJaxpr
 Jaxpr = core.Jaxpr
 Literal = core.Literal
 jaxpr_as_fun = core.jaxpr_as_fun
+
+# Evaluates at once, also inside jit and vmap; `ensure_compile_time_eval` leaves vmap's trace on.
+outside_traces = getattr(jax.core, "eval_context", jax.ensure_compile_time_eval)
 
 # Calls that stand for their body. "pjit" is "jit" and "custom_vjp_call_jaxpr" is
 # "custom_vjp_call" in JAX before 0.7; "checkpoint" is the name of remat's primitive.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._compat import outside_traces
 from .graph import Graph, Layer
 from .methods import Method
 from .rules import Rule
@@ -33,7 +34,7 @@ def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:
     ]
     if not known:
         return
-    with jax.ensure_compile_time_eval():  # also where the call stands inside a jit
+    with outside_traces():  # also where the call stands inside a jit or a vmap
         fine = np.asarray(_all_finite([value for value, _ in known]))
     if not fine.all():
         bad = ", ".join(name for (_, name), ok in zip(known, fine, strict=True) if not ok)
@@ -60,6 +61,13 @@ def find_layer(graph: Graph, name: str) -> Layer:
 
 def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rule]:
     """Each layer's rule; NotImplementedError for the first layer that has none."""
+    for layer in layers:
+        if layer.primitive in ("while", "cond"):
+            raise NotImplementedError(
+                f"Data-dependent control flow ({layer.primitive}) at {layer.source} lies between "
+                "the input and the output, and its path is not known before it runs: write it "
+                "without (jnp.where, or a loop of fixed length)."
+            )
     found = []
     for layer in layers:
         rule = method.rule_for(layer)
@@ -70,12 +78,6 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
 
 
 def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
-    if layer.primitive in ("while", "cond"):
-        return (
-            f"Data-dependent control flow ({layer.primitive}) at {layer.source} lies between the "
-            "input and the output: its path is not known before it runs; write it without "
-            "(jnp.where, or a loop of fixed length)."
-        )
     if ends_in_softmax(graph):
         return (
             f"The model ends in softmax ({layer.primitive} at {layer.source}): explain its logits, "

@@ -22,8 +22,10 @@ class Images:
     skipped: list[tuple[str, str]]
 
 
-def load_images(sources: Sequence[str | PathLike], *, size: tuple[int, int]) -> Images:
+def load_images(sources: Sequence[str | PathLike], *, size: tuple[int, int] | None) -> Images:
     """Reads images and resizes them to `size` (height, width), as the paper does: no cropping.
+
+    size None: the first image's.
 
     sources: folders (every file in them, in order of name), image files, or .npz archives with
     uint8 `images` (N, H, W, 3). A file that is no image is skipped and listed.
@@ -37,6 +39,7 @@ def load_images(sources: Sequence[str | PathLike], *, size: tuple[int, int]) -> 
             skipped.append((str(file), f"{type(error).__name__}: {error}"))
             continue
         for i, image in enumerate(read):
+            size = size or image.size[::-1]
             pixels.append(np.asarray(image.convert("RGB").resize(size[::-1])))
             names.append(file.name if len(read) == 1 else f"{file.name}[{i}]")
     if not pixels:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from . import rules as r
+from ._text import columns
 from .composites import Composite, by_kind, first_layer, or_else
 from .rules import Rule, rule
 
@@ -273,8 +274,5 @@ def table() -> str:
 
     c_ij = W_ij x_j is what input j contributes to output i; + and - are its signed parts.
     """
-    width = max(map(len, TABLE))
-    formulas = max(len(entry.formula) for entry in TABLE.values())
-    lines = [f"{'method':{width}}  {'formula':{formulas}}  source"]
-    lines += [f"{n:{width}}  {e.formula:{formulas}}  {e.source}" for n, e in TABLE.items()]
-    return "\n".join(lines)
+    rows = [{"method": n, "formula": e.formula, "source": e.source} for n, e in TABLE.items()]
+    return columns(rows)

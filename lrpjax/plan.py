@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import checks, rules
+from ._text import columns
 from .graph import Graph, Layer, Linear, make_op
 from .methods import Method, resolve
 from .propagate import environment, read
@@ -53,7 +53,7 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        return _text(self.rows)
+        return columns(self.rows)
 
     def check(self, x: Any, *, target: Any = None) -> Check:
         """Runs the folded layers beside the model's own equations, and one attribution.
@@ -105,7 +105,7 @@ class Check:
         ]
         first, last = self.rows[-1]["relevance_out"], self.rows[0]["relevance_in"]
         return (
-            f"{_text(shown)}\n\n"
+            f"{columns(shown)}\n\n"
             f"folded forward pass: largest relative difference {self.forward_difference:.1e}\n"
             f"relevance: {first:.6g} at the output, {last:.6g} at the input"
         )
@@ -182,10 +182,3 @@ def _total(values: tuple) -> jax.Array:
 
 def _dims(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _text(rows: list[dict[str, str]]) -> str:
-    widths = {k: int(np.max([len(k), *(len(row[k]) for row in rows)])) for k in rows[0]}
-    lines = ["  ".join(f"{k:{widths[k]}}" for k in rows[0])]
-    lines += ["  ".join(f"{row[k]:{widths[k]}}" for k in row) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)

@@ -162,11 +162,12 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
     scaled = vectors / largest  # so that squares of very small relevance do not vanish
     unit = scaled / jnp.linalg.norm(scaled, axis=-1, keepdims=True)
 
-    def pair(u, v):
+    def pair(indices):
+        u, v = unit[indices[0]], unit[indices[1]]
         side = jnp.where((u * v).sum(-1, keepdims=True) < 0, -1, 1)
         return ((u - side * v) ** 2).sum(-1) / 2
 
-    return jnp.stack([pair(unit[i], unit[j]) for i, j in combinations(range(len(vectors)), 2)])
+    return jax.lax.map(pair, jnp.array(list(combinations(range(len(vectors)), 2))))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

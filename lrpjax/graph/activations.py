@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._compat import outside_traces
 from .program import Eqn, Program, evaluate
 
 ELEMENTWISE = set(
@@ -23,10 +24,11 @@ ELEMENTWISE = set(
 _AFFINE = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 _LARGEST = 32  # equations in an activation
 _NEAR_ZERO = np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel()  # where thresholds may hide
-_GRID = np.float32([*np.linspace(-7.9, 8.3, 38), *_NEAR_ZERO, -20.0, -1.0, 0.0, 20.0])
+_GRID = np.array([*np.linspace(-7.9, 8.3, 38), *_NEAR_ZERO, -20.0, -1.0, 0.0, 20.0], np.float32)
 
 # name -> (its function given a parameter, how to read the parameter off its values, its limit)
 _KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
+    "identity": (lambda x: x, None, 0),
     "relu": (jax.nn.relu, None, 0),
     "relu6": (jax.nn.relu6, None, 0),
     "leaky_relu": (jax.nn.leaky_relu, lambda f: float(-f[_GRID == -1.0][0]), 0.999),
@@ -71,7 +73,7 @@ def uniform_values(program: Program) -> dict[int, np.ndarray]:
         if eqn.name in passing:
             uniform[eqn.outputs[0]] = uniform[eqn.inputs[0]]
         elif eqn.name in ELEMENTWISE:
-            with jax.ensure_compile_time_eval():
+            with outside_traces():
                 value = eqn.primitive.bind(*(uniform[v] for v in eqn.inputs), **eqn.params)
             uniform[eqn.outputs[0]] = np.asarray(value)
     return uniform
@@ -106,7 +108,7 @@ def find_activation(
 def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | None:
     half = program.avals[root].dtype in (jnp.bfloat16, jnp.float16)
     tolerance = 1e-2 if half else 1e-5  # numbers in the code are rounded to the model's precision
-    with jax.ensure_compile_time_eval():
+    with outside_traces():
         env = {root: jnp.asarray(_GRID)}
         for eqn in eqns:
             ins = [env[v] if v in env else _scalar(uniform[v]) for v in eqn.inputs]

@@ -111,6 +111,8 @@ def _find_layers(program: Program, fold: bool) -> list[Layer]:
 
 def _read(program: Program, uniform: dict[int, Any], value: int, fold: bool) -> Layer:
     if activation := find_activation(program, uniform, value):
+        if activation.name == "identity":
+            return Layer("structure", activation.eqns, (activation.root,), (value,))
         return Layer("activation", activation.eqns, (activation.root,), (value,), activation)
     if affine := find_affine(program, value, fold=fold):
         return Layer(_affine_kind(affine), affine.eqns, (affine.root,), (value,), affine)

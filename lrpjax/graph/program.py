@@ -107,7 +107,7 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
             if np.ndim(atom.val):
                 return constant(atom.val)
             value = new(atom.aval)
-            program.literals[value] = np.asarray(atom.val, atom.aval.dtype)
+            program.literals[value] = np.asarray(atom.val, program.avals[value].dtype)
             return value
 
         for eqn in jaxpr.eqns:

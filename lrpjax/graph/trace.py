@@ -95,7 +95,7 @@ def _held(item: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _named_arrays(name: str, container: Any) -> Iterator[tuple[str, Any]]:
-    """The arrays in a container with their paths; a bare array has its variable's name."""
+    """The arrays in a container with their paths; without a parent, after their variable."""
     if isinstance(container, type):
         return
     try:
@@ -112,7 +112,8 @@ def _named_arrays(name: str, container: Any) -> Iterator[tuple[str, Any]]:
         return
     for path, leaf in leaves:
         if _is_array(leaf):
-            yield _path(path) or name, leaf
+            own = _path(path)
+            yield own if "." in own else ".".join(filter(None, (name, own))), leaf
 
 
 def _path(keys: tuple) -> str:

@@ -38,14 +38,15 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
         rows = [row for row in result.rows if row["start"] == start]
         layers = list(dict.fromkeys(row["layer"] for row in rows))
         place = {layer: i for i, layer in enumerate(layers)}
-        for method in _by_convergence(rows):
+        for group in _by_convergence(rows):
+            method = group[0]
             own = [row for row in rows if row["method"] == method]
             x = [place[row["layer"]] for row in own]
             if scale == "log":
                 y = [max(row["one_minus_median"], _FLOOR) for row in own]
             else:
                 y = [row["median"] for row in own]
-            panel.plot(x, y, label=method, **styles[method])
+            panel.plot(x, y, label="\n= ".join(group), **styles[method])
         panel.set_xticks(range(len(layers)), layers, rotation=40, ha="right")
         panel.set_title(f"random relevance injected at {start}", loc="left", fontsize=10)
         panel.set_xlabel("relevance arriving at the output of layer (input on the right)")
@@ -58,7 +59,8 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
             x, y = list(place.values()), [baseline[layer] for layer in layers]
             panel.plot(x, y, color="0.6", lw=5, zorder=0, label="independent vectors")
             panel.set_ylim(-0.05, 1.05)
-    panels[0].set_ylabel("median |cosine| of two relevance vectors")
+    floor = ", drawn up to 1 - 1e-8" if scale == "log" else ""
+    panels[0].set_ylabel(f"median |cosine| of two relevance vectors{floor}")
     panels[-1].legend(
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, title="method"
     )
@@ -73,10 +75,15 @@ def save(figure: Figure, path: str | PathLike) -> list[Path]:
     return paths
 
 
-def _by_convergence(rows: list[dict]) -> list[str]:
-    """Methods from the most converged to the least, where the relevance arrives last."""
-    last = {row["method"]: row["one_minus_median"] for row in rows}
-    return sorted(last, key=lambda method: last[method])
+def _by_convergence(rows: list[dict]) -> list[list[str]]:
+    """Methods from the most converged to the least at the input, those with one curve together."""
+    curves: dict[str, list[float]] = {}
+    for row in rows:
+        curves.setdefault(row["method"], []).append(row["one_minus_median"])
+    groups: dict[tuple, list[str]] = {}
+    for method, curve in curves.items():
+        groups.setdefault(tuple(f"{y:.3e}" for y in curve), []).append(method)
+    return sorted(groups.values(), key=lambda group: curves[group[0]][-1])
 
 
 def _styles():

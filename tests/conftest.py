@@ -1,0 +1,27 @@
+"""Shared by all tests: double precision, explicit random keys, and quicker compilation."""
+
+import itertools
+import zlib
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture
+def getkey(request):
+    """`getkey()` is a fresh key each time; the sequence depends on the test's name alone."""
+    root = jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+    counter = itertools.count()
+    return lambda: jax.random.fold_in(root, next(counter))
+
+
+@pytest.fixture(scope="module")
+def quick_compile():
+    """For modules of many tiny programs: XLA compiles them three times as fast, unoptimised."""
+    option = "jax_disable_most_optimizations"
+    before = jax.config.values[option]
+    jax.config.update(option, True)
+    yield
+    jax.config.update(option, before)
