@@ -44,9 +44,8 @@ def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:
 def check_input(leaves: Sequence[Any]) -> None:
     """Raises TypeError or ValueError if the input is not made of finite numbers."""
     for leaf in leaves:
-        dtype = jnp.asarray(leaf).dtype if not hasattr(leaf, "dtype") else leaf.dtype
-        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-            raise TypeError(f"The input must be real numbers, got dtype {dtype}.")
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) | jnp.issubdtype(leaf.dtype, jnp.integer):
+            raise TypeError(f"The input must be real numbers, got dtype {leaf.dtype}.")
     check_finite(leaves, ["the input"] * len(leaves))
 
 
@@ -90,6 +89,10 @@ def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
     )
 
 
+# What stands between the exponential and the end of a softmax.
+_BETWEEN = {"broadcast_in_dim", "reshape", "convert_element_type", "add", "select_n", "copy"}
+
+
 def ends_in_softmax(graph: Graph) -> bool:
     """Whether the output is exp(a) / sum, or its logarithm."""
     program = graph.program
@@ -99,12 +102,13 @@ def ends_in_softmax(graph: Graph) -> bool:
     if eqn is None or eqn.name not in ("div", "sub"):
         return False
     origin, wanted = (eqn.inputs[0], "exp") if eqn.name == "div" else (eqn.inputs[1], "log")
-    while (made := program.producer.get(origin)) is not None:
-        if made.name == wanted:
+    queue = [origin]
+    while queue:
+        made = program.producer.get(queue.pop())
+        if made is not None and made.name == wanted:
             return True
-        if made.name not in ("broadcast_in_dim", "reshape", "convert_element_type"):
-            return False
-        origin = made.inputs[0]
+        if made is not None and made.name in _BETWEEN:
+            queue.extend(made.inputs)
     return False
 
 

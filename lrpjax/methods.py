@@ -38,6 +38,13 @@ class Method:
     fold: bool = True
     unknown: Literal["error", "gradient"] = "error"
 
+    def __post_init__(self) -> None:
+        for option, allowed in (("start", ("logit", "one")), ("unknown", ("error", "gradient"))):
+            if getattr(self, option) not in allowed:
+                raise ValueError(
+                    f"{option} is {' or '.join(map(repr, allowed))}, got {getattr(self, option)!r}."
+                )
+
     def rule_for(self, layer: Any) -> Rule | None:
         found = self.composite(layer)
         return rule(r.gradient) if found is None and self.unknown == "gradient" else found

@@ -65,7 +65,7 @@ class Plan:
         shape = reading.graph.program.shape(reading.graph.program.outputs[0])
         checks.check_target(target, shape)
         differences, ledger = _check(
-            reading.graph, self.method, reading.consts, jax.tree.leaves(x), target
+            reading.graph, self.method, reading.consts, reading.leaves, target
         )
         rows = [
             {

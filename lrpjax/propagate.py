@@ -21,26 +21,28 @@ Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
 
 @dataclass(frozen=True)
 class Reading:
-    """A model read at one input: its graph, the values of its constants, the output's tree."""
+    """A model read at one input: its graph, the values of its constants, the input's leaves."""
 
     graph: Graph
     consts: list[Any]
+    leaves: list[Any]
+    x_tree: Any
     out_tree: Any
-    const_names: list[str]
 
 
 def read(model: Callable, x: Any, *, fold: bool) -> Reading:
     """Traces the model and reads its layers. Raises for inputs and weights that are not finite."""
     if not callable(model):
         raise TypeError(f"The model must be a function of a batch of inputs, got {model!r}.")
-    leaves = jax.tree.leaves(x)
+    leaves, x_tree = jax.tree.flatten(x)
+    leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
     checks.check_input(leaves)
-    program, consts, paths, out_tree = trace(model, x)
+    program, consts, paths, out_tree = trace(model, jax.tree.unflatten(x_tree, leaves))
     if not program.active.intersection(program.outputs):
         raise ValueError("The model's output does not depend on its input: nothing to explain.")
     names = [paths.get(number, "a constant of the model") for number in program.consts]
     checks.check_finite([jnp.asarray(c) for c in consts], [f"the weights {n}" for n in names])
-    return Reading(Graph(program, paths, fold=fold), consts, out_tree, names)
+    return Reading(Graph(program, paths, fold=fold), consts, leaves, x_tree, out_tree)
 
 
 def environment(graph: Graph, consts: Sequence[Any], leaves: Sequence[Any]) -> dict[int, Any]:
@@ -136,15 +138,19 @@ def vjp(
     method = resolve(method, model)
     reading = read(model, x, fold=method.fold)
     graph = reading.graph
+    if isinstance(layers, str):
+        raise TypeError(f"layers is a list of names: use layers=[{layers!r}].")
     names = tuple(dict.fromkeys(layers or ()))
     reach = {layer.name for layer in below(graph, start)} | {"input"}
     for name in names:
         if name != "input" and checks.find_layer(graph, name).name not in reach:
             raise ValueError(f"Relevance injected at {start!r} does not reach the layer {name!r}.")
-    outputs, pull = _forward(graph, method, start, names, reading.consts, jax.tree.leaves(x))
+    checks.rules_for(graph, method, below(graph, start))
+    outputs, pull = _forward(graph, method, start, names, reading.consts, reading.leaves)
+    checks.check_finite(outputs, ["the model's output"] * len(outputs))
     out = jax.tree.unflatten(reading.out_tree, outputs)
     shape = RelevanceMap(
-        reading.out_tree if start is None else None, jax.tree.structure(x), layers is not None
+        reading.out_tree if start is None else None, reading.x_tree, layers is not None
     )
     return out, jax.tree_util.Partial(shape, pull)
 
@@ -195,6 +201,8 @@ class Replay:
                 f"The relevance must have shape {_listed(wanted)}, got "
                 f"{_listed([jnp.shape(r) for r in relevance])}."
             )
+        if any(jnp.iscomplexobj(r) for r in relevance):
+            raise TypeError("The relevance must be real numbers, got complex ones.")
         checks.check_finite([jnp.asarray(r) for r in relevance], ["the relevance"] * len(relevance))
         cast = [jnp.asarray(r, like.dtype) for r, like in zip(relevance, self.like, strict=True)]
         read_out, captured = jax.tree.unflatten(self.tree, _evaluate(self.jaxpr, consts, cast))
@@ -242,20 +250,22 @@ def attribute(model: Callable, x: Any, method: str | Method, *, target: Any = No
     """
     method = resolve(method, model)
     reading = read(model, x, fold=method.fold)
-    program = reading.graph.program
+    graph, program = reading.graph, reading.graph.program
     if reading.out_tree.num_leaves != 1:
         raise ValueError(
             f"A target needs one output (N, classes), this model returns {reading.out_tree}."
         )
     checks.check_target(target, program.shape(program.outputs[0]))
-    if checks.ends_in_softmax(reading.graph):
+    checks.rules_for(graph, method, below(graph, None))
+    if checks.ends_in_softmax(graph):
         warnings.warn(
             "The model ends in softmax: its maps explain probabilities, which depend on every "
             "class. To explain one logit pass the model without its last activation.",
             stacklevel=2,
         )
-    read_out = _attribute(reading.graph, method, reading.consts, jax.tree.leaves(x), target)
-    return jax.tree.unflatten(jax.tree.structure(x), read_out)
+    logits, read_out = _attribute(graph, method, reading.consts, reading.leaves, target)
+    checks.check_finite([logits], ["the model's output"])
+    return jax.tree.unflatten(reading.x_tree, read_out)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -266,4 +276,4 @@ def _attribute(graph, method, consts, leaves, target):
     seed = jax.nn.one_hot(target, logits.shape[-1], dtype=logits.dtype)
     seed = jnp.broadcast_to(seed, logits.shape)
     read_out, _ = pull([seed * logits if method.start == "logit" else seed])
-    return read_out
+    return logits, read_out

@@ -2,8 +2,8 @@
 
 Written from the equations alone: W (out, in) is the layer's dense matrix, b (out) its offset,
 x (in) the layer's input, R (out) the relevance of its output, c_ij = W_ij x_j what input j
-contributes to output i. Every denominator is stabilised. Nothing here is fast, and nothing is
-shared with the library.
+contributes to output i. Denominators are stabilised, but for those of flat and w-square.
+Nothing here is fast, and nothing is shared with the library.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +45,11 @@ def _jacobian(f: Callable, shape: Sequence[int]) -> np.ndarray:
     along = np.eye(int(np.prod(shape))).reshape(-1, *shape)
     _, columns = jax.jvp(f, (np.zeros_like(along),), (along,))
     return np.asarray(columns).reshape(len(along), -1).T
+
+
+def _or_one(d: np.ndarray) -> np.ndarray:
+    """A sum of non-negative terms that needs no stabiliser; an empty one shares out nothing."""
+    return np.where(d == 0, 1, d)
 
 
 def stabilise(d: np.ndarray, eps: float = 1e-9) -> np.ndarray:
@@ -90,11 +95,11 @@ def gamma(layer: Affine, x: np.ndarray, R: np.ndarray, gamma: float = 0.25) -> n
 
 
 def flat(layer: Affine, x: np.ndarray, R: np.ndarray) -> np.ndarray:
-    return _share(layer.connected, stabilise(layer.connected.sum(1)), R)
+    return _share(layer.connected, _or_one(layer.connected.sum(1)), R)
 
 
 def wsquare(layer: Affine, x: np.ndarray, R: np.ndarray) -> np.ndarray:
-    return _share(layer.W**2, stabilise((layer.W**2).sum(1)), R)
+    return _share(layer.W**2, _or_one((layer.W**2).sum(1)), R)
 
 
 def zbox(layer: Affine, x: np.ndarray, R: np.ndarray, low: float, high: float) -> np.ndarray:

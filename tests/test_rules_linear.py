@@ -287,6 +287,13 @@ def test_one_unit_by_hand(case):
     np.testing.assert_allclose(found, expected, rtol=SEVEN_DIGITS, atol=0)
 
 
+def test_wsquare_shares_all_of_the_relevance_where_weights_are_small():
+    """The shares w^2 / sum w^2 do not depend on the size of the weights (as behind x / 127.5)."""
+    x, R, w = np.ones((1, 3)), np.array([[2.0]]), 1e-4 * np.array([[1.0], [2.0], [3.0]])
+    _, rel = lrp.vjp(lambda x: x @ w, x, "lrp-wsquare")
+    np.testing.assert_allclose(rel(R), [[2 / 14, 8 / 14, 18 / 14]], rtol=SEVEN_DIGITS)
+
+
 def of_positive_weights(layer, x, R):
     """x w+ in place of (x w)+"""
     c = np.maximum(layer.W, 0) * x

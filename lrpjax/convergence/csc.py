@@ -114,7 +114,7 @@ def csc(
     for i in track(starts, description=method.name, disable=not progress):
         index = np.minimum(np.arange(i, i + batch), len(images) - 1)  # the last batch is filled up
         reading = read(model, images[index], fold=method.fold)
-        found = _measure(
+        found, finite = _measure(
             reading.graph,
             method,
             start_name,
@@ -124,6 +124,11 @@ def csc(
             images[index],
             jax.vmap(partial(jax.random.fold_in, key))(index),
         )
+        if not finite:
+            raise ValueError(
+                f"The model's output holds NaN or infinity for one of the images {i} to "
+                f"{i + batch - 1}: its relevance would mean nothing."
+            )
         real = min(batch, len(images) - i)
         for name, values in zip(names, found, strict=True):
             pieces[name].append(np.asarray(values)[:, :real].ravel())
@@ -189,10 +194,12 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
         return [found[v] for v in values]
 
     parts = [jax.vmap(relevance)(drawn[i : i + at_once]) for i in range(0, vectors, at_once)]
-    return [
+    measured = [
         one_minus_cosines(jnp.concatenate([_locations(graph, v, part[k]) for part in parts]))
         for k, v in enumerate(values)
     ]
+    outputs = [jnp.isfinite(env[v]).all() for v in graph.program.outputs]
+    return measured, jnp.stack(outputs).all()
 
 
 def _locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:

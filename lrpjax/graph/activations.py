@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ ELEMENTWISE = set(
 _AFFINE = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 _LARGEST = 32  # equations in an activation
 _NEAR_ZERO = np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel()  # where thresholds may hide
-_GRID = np.array([*np.linspace(-7.9, 8.3, 38), *_NEAR_ZERO, -20.0, -1.0, 0.0, 20.0], np.float32)
+_GRID = np.array([*np.linspace(-7.9, 8.3, 38), *_NEAR_ZERO, -20.0, -1.0, 0.0, 20.0])
 
 # name -> (its function given a parameter, how to read the parameter off its values, its limit)
 _KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
@@ -32,7 +33,7 @@ _KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
     "relu": (jax.nn.relu, None, 0),
     "relu6": (jax.nn.relu6, None, 0),
     "leaky_relu": (jax.nn.leaky_relu, lambda f: float(-f[_GRID == -1.0][0]), 0.999),
-    "elu": (jax.nn.elu, lambda f: float(-f[_GRID == -20.0][0]), np.inf),
+    "elu": (jax.nn.elu, lambda f: float(f[_GRID == -20.0][0] / np.expm1(-20.0)), np.inf),
     "gelu": (lambda x: jax.nn.gelu(x, approximate=False), None, 0),
     "gelu_tanh": (lambda x: jax.nn.gelu(x, approximate=True), None, 0),
     "silu": (jax.nn.silu, None, 0),
@@ -106,32 +107,35 @@ def find_activation(
 
 
 def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | None:
-    half = program.avals[root].dtype in (jnp.bfloat16, jnp.float16)
+    model_dtype = program.avals[root].dtype
+    dtype = np.float64 if model_dtype == np.float64 else np.float32
+    half = model_dtype in (jnp.bfloat16, jnp.float16)
     tolerance = 1e-2 if half else 1e-5  # numbers in the code are rounded to the model's precision
     with outside_traces():
-        env = {root: jnp.asarray(_GRID)}
+        grid = jnp.asarray(_GRID, dtype)
+        env = {root: grid}
         for eqn in eqns:
-            ins = [env[v] if v in env else _scalar(uniform[v]) for v in eqn.inputs]
-            env[eqn.outputs[0]] = _on_grid(eqn, ins)
-        values = np.asarray(env[value], np.float32)
+            ins = [env[v] if v in env else _scalar(uniform[v], dtype) for v in eqn.inputs]
+            env[eqn.outputs[0]] = _on_grid(eqn, ins, dtype)
+        values = np.asarray(env[value], dtype)
         for name, (function, fit, limit) in _KNOWN.items():
             parameter = fit(values) if fit else None
             if parameter is not None and not 0 < parameter < limit:
                 continue
-            expected = function(_GRID) if parameter is None else function(_GRID, parameter)
+            expected = function(grid) if parameter is None else function(grid, parameter)
             if np.allclose(values, expected, rtol=tolerance, atol=tolerance):
                 return name, parameter
     return None
 
 
-def _scalar(value: np.ndarray) -> jax.Array:
-    return jnp.asarray(value, bool if value.dtype == bool else jnp.float32)
+def _scalar(value: np.ndarray, dtype: Any) -> jax.Array:
+    return jnp.asarray(value, bool if value.dtype == bool else dtype)
 
 
-def _on_grid(eqn: Eqn, ins: list[jax.Array]) -> jax.Array:
-    """The equation on a row of numbers: in float32, with every operand of the row's shape."""
+def _on_grid(eqn: Eqn, ins: list[jax.Array], dtype: Any) -> jax.Array:
+    """The equation on a row of numbers: in one precision, with every operand of the row's shape."""
     if eqn.name == "convert_element_type":
-        return ins[0].astype(bool if eqn.params["new_dtype"] == np.dtype(bool) else jnp.float32)
+        return ins[0].astype(bool if eqn.params["new_dtype"] == np.dtype(bool) else dtype)
     if eqn.name not in ("clamp", "integer_pow"):
         ins = [jnp.broadcast_to(v, _GRID.shape) for v in ins]
     return evaluate(eqn, ins)[0]

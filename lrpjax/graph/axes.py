@@ -81,9 +81,10 @@ def find_axes(program: Program) -> Axes:
         elif eqn.name == "reshape":
             for old, position in kept_axes(shape, out_shape):
                 out[position] = held[old]
-        elif eqn.name.startswith(("reduce_", "arg")) and "axes" in p:
-            reductions.extend((eqn, held[i]) for i in p["axes"])
-            out = [label for i, label in enumerate(held) if i not in p["axes"]]
+        elif eqn.name.startswith(("reduce_", "arg", "psum", "pmax", "pmin")) and "axes" in p:
+            axes = [i for i in p["axes"] if isinstance(i, int)]  # psum's may be names
+            reductions.extend((eqn, held[i]) for i in axes)
+            out = [label for i, label in enumerate(held) if i not in axes]
         elif len(out_shape) == len(shape):
             out = list(held)
             for other in program.active_inputs(eqn):

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import jax.numpy as jnp
+
 from .activations import ELEMENTWISE
 from .axes import kept_axes
 from .program import Eqn, Program
@@ -88,10 +90,19 @@ def _is_core(program: Program, eqn: Eqn) -> bool:
     return eqn.name == "dot_general" or eqn.name in SUMS
 
 
+def rounds(program: Program, eqn: Eqn) -> bool:
+    """Whether an equation turns numbers with a fraction into whole ones."""
+    if eqn.name != "convert_element_type":
+        return False
+    before, after = program.avals[eqn.inputs[0]].dtype, program.avals[eqn.outputs[0]].dtype
+    return jnp.issubdtype(before, jnp.floating) and not jnp.issubdtype(after, jnp.floating)
+
+
 def _is_bijective(program: Program, eqn: Eqn) -> bool:
     active = program.active_inputs(eqn)
     return (
         eqn.name in _BIJECTIVE
+        and not rounds(program, eqn)
         and len(active) == 1
         and math.prod(program.shape(active[0])) == math.prod(program.shape(eqn.outputs[0]))
     )

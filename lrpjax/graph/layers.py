@@ -10,9 +10,10 @@ import numpy as np
 
 from .activations import NON_NEGATIVE, find_activation, uniform_values
 from .axes import Axes, find_axes
-from .fold import SUMS, Affine, find_affine
+from .fold import SUMS, Affine, find_affine, rounds
 from .names import LINEAR, assign_names
 from .program import Eqn, Program
+from .trace import INFERENCE
 
 STRUCTURAL = set(
     "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad "
@@ -66,6 +67,7 @@ class Graph:
         self.program = program
         self.axes: Axes = find_axes(program)
         _refuse_training_mode(program, self.axes)
+        _refuse_integers(program)
         found = _find_layers(program, fold)
         self.layers: tuple[Layer, ...] = assign_names(program, paths, _describe(program, found))
         self._key = (fold, _text(program), tuple((layer.name, layer.kind) for layer in self.layers))
@@ -137,7 +139,7 @@ def _affine_kind(affine: Affine) -> str:
 
 
 def _moves_values(program: Program, eqn: Eqn) -> bool:
-    if eqn.name not in STRUCTURAL:
+    if eqn.name not in STRUCTURAL or rounds(program, eqn):
         return False
     # Which value goes where must not depend on the input: no input-dependent predicate or index.
     payload = {
@@ -206,20 +208,32 @@ def _stays_positive(program: Program, layer: Layer, positive: set[int], given: b
     return layer.kind == "max_pool" and given
 
 
+def _refuse_integers(program: Program) -> None:
+    """Relevance of an integer input needs a model that makes it a float before it computes."""
+    whole = {v for v in program.inputs if np.issubdtype(program.avals[v].dtype, np.integer)}
+    for eqn in program.eqns:
+        if not whole.intersection(eqn.inputs):
+            continue
+        out = program.avals[eqn.outputs[0]].dtype
+        if np.issubdtype(out, np.inexact):
+            continue
+        if not _moves_values(program, eqn) or eqn.name == "convert_element_type":
+            raise TypeError(
+                f"The model computes with integers that come from its input ({eqn.name} at "
+                f"{eqn.source}): make the input a float before."
+            )
+        whole.update(eqn.outputs)
+
+
 def _refuse_training_mode(program: Program, axes: Axes) -> None:
-    advice = (
-        "switch the model to inference: model.eval() in nnx, train=False in linen, "
-        "eqx.nn.inference_mode(model) in Equinox, is_training=False in Haiku, training=False "
-        "in Keras."
-    )
     for eqn in program.eqns:
         if eqn.name in _RANDOM:
             raise ValueError(
-                f"The model draws random numbers at {eqn.source} (active dropout?): {advice}"
+                f"The model draws random numbers at {eqn.source} (active dropout?): {INFERENCE}"
             )
     if axes.mixes is not None:
         raise ValueError(
             f"The model reduces over the batch axis at {axes.mixes.source} "
             f"({axes.mixes.name}; training-mode BatchNorm?), so one image's output depends on the "
-            f"others: {advice}"
+            f"others: {INFERENCE}"
         )

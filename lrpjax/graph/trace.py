@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import TraceContextError
 
 from .program import Program, flatten
 
 # Parts of a parameter's path that name how it is stored, not where it belongs.
 _STORAGE = {"params", "value", "raw_value", "_fun"}
+
+INFERENCE = (
+    "switch the model to inference: model.eval() in nnx, train=False in linen, "
+    "eqx.nn.inference_mode(model) in Equinox, is_training=False in Haiku, training=False in Keras."
+)
 
 _DEPTH = 4  # how many wrappers (partial, vmap, jit, a method, a closure) a model may wear
 
@@ -41,7 +49,19 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
 
     x_leaves, x_tree = jax.tree.flatten(x)
     arrays = [leaves[i] for i in slots]
-    closed = jax.make_jaxpr(call)(arrays, *map(_shaped, x_leaves))
+    shaped = [_shaped(leaf) for leaf in x_leaves]
+    try:
+        with _keras_untouched():
+            closed = jax.make_jaxpr(call)(arrays, *shaped)
+    except TraceContextError as error:
+        raise ValueError(
+            "The model changes its own state when it is called (training-mode BatchNorm or "
+            f"dropout?): {INFERENCE}"
+        ) from error
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in shaped)
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"The model cannot be called with input {given}: {reason}") from error
     program, closed_over = flatten(closed, len(x_leaves))
     values = arrays + closed_over
     names: dict[int, str] = {}
@@ -54,6 +74,12 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
         if names.get(id(value))
     }
     return program, values, paths, structure[-1]
+
+
+def _keras_untouched() -> AbstractContextManager:
+    """Keras layers in training mode would assign traced values to their variables."""
+    keras: Any = sys.modules.get("keras")
+    return keras.StatelessScope() if hasattr(keras, "StatelessScope") else nullcontext()
 
 
 def _is_array(leaf: Any) -> bool:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ..graph import Linear
-from .rule import STABILISER, negative, positive, stabilise
+from .rule import STABILISER, negative, nonzero, positive, stabilise
 
 Pull = Callable[[jax.Array], jax.Array]
 
@@ -87,14 +87,14 @@ def flat(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i 1_ij R_i / sum_k 1_ik over the inputs connected to i. Lapuschkin et al. 2017."""
     ones = jnp.ones_like(op.w)
     count = op(jnp.ones_like(x), ones)
-    return lambda r: op.T(r / stabilise(count), ones)
+    return lambda r: op.T(r / nonzero(count), ones)
 
 
 def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i W_ij^2 R_i / sum_k W_ik^2. Montavon et al. 2017, eq. 12."""
     squares = op.w**2
     total = op(jnp.ones_like(x), squares)
-    return lambda r: op.T(r / stabilise(total), squares)
+    return lambda r: op.T(r / nonzero(total), squares)
 
 
 def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: float, high: float) -> Pull:

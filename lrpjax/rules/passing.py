@@ -49,13 +49,16 @@ def deconv(op: Op, x: jax.Array, y: jax.Array) -> Pull:
 def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
     """R_in = 1[x > 0] 1[y R > tau] R at a ReLU, tau the percentile of y R over a sample's units.
 
-    The percentile is the nearest value present. Kim et al. 2019; Sixt et al. 2020 (98).
+    The percentile is the nearest value present (half-way to the even rank, as numpy and
+    TensorFlow round). Kim et al. 2019; Sixt et al. 2020 (98).
     """
 
     def pull(r):
         score = (y * r).reshape(len(y), -1)
-        tau = jnp.percentile(score, percentile, axis=1, method="nearest")
-        keep = (score > tau[:, None]).reshape(r.shape)
+        units = score.shape[1]
+        rank = round((units - 1) * percentile / 100)
+        tau = jax.lax.top_k(score, units - rank)[0][:, -1:]  # a sort would take far longer
+        keep = (score > tau).reshape(r.shape)
         return jnp.where(keep & (x > 0), r, 0)
 
     return pull

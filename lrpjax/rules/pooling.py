@@ -37,7 +37,7 @@ def proportional(op: Op, x: jax.Array, y: jax.Array) -> Pull:
         p = op.detail.params
         window_sum = lambda x: lax.reduce_window(
             x,
-            jnp.zeros((), x.dtype),
+            x.dtype.type(0),  # a plain number: with a traced one reduce_window has no gradient
             lax.add,
             p["window_dimensions"],
             p["window_strides"],

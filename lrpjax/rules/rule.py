@@ -43,6 +43,11 @@ def stabilise(z: jax.Array, epsilon: float = STABILISER) -> jax.Array:
     return z + jnp.where(z >= 0, epsilon, -epsilon).astype(z.dtype)
 
 
+def nonzero(total: jax.Array) -> jax.Array:
+    """A sum of non-negative terms as a denominator: 1 where it is empty, else itself."""
+    return jnp.where(total == 0, 1, total)
+
+
 def positive(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0)
 
