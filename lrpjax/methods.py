@@ -98,6 +98,11 @@ def zplus() -> Method:
 
 def alpha_beta(alpha: float, beta: float, *, bias: Bias = "none") -> Method:
     """bias: "none" (the paper's theory), "signed" (what the paper ran), or "split"."""
+    name = f"lrp-alpha{alpha:g}-beta{beta:g}{_bias_suffix(bias)}"
+    return _lrp(name, _alpha_beta_rule(alpha, beta, bias), _share(alpha, beta))
+
+
+def _alpha_beta_rule(alpha: float, beta: float, bias: Bias) -> Rule:
     if alpha < 1 or abs(alpha - beta - 1) > 1e-9:
         raise ValueError(
             f"alpha-beta LRP needs alpha >= 1 and alpha - beta = 1, got alpha={alpha:g} and "
@@ -105,9 +110,11 @@ def alpha_beta(alpha: float, beta: float, *, bias: Bias = "none") -> Method:
         )
     if bias not in ("none", "signed", "split"):
         raise ValueError(f'The bias mode is "none", "signed" or "split", got {bias!r}.')
-    linear = rule(r.alpha_beta, alpha=alpha, beta=beta, bias=bias)
-    suffix = "" if bias == "none" else f" (bias {bias})"
-    return _lrp(f"lrp-alpha{alpha:g}-beta{beta:g}{suffix}", linear, _share(alpha, beta))
+    return rule(r.alpha_beta, alpha=alpha, beta=beta, bias=bias)
+
+
+def _bias_suffix(bias: Bias) -> str:
+    return "" if bias == "none" else f" (bias {bias})"
 
 
 def flat() -> Method:
@@ -118,11 +125,12 @@ def wsquare() -> Method:
     return _lrp("lrp-wsquare", rule(r.wsquare), _SIGNED)
 
 
-def cmp_alpha_beta(alpha: float, beta: float) -> Method:
-    """The paper's composite: epsilon on dense layers, alpha-beta (signed bias) below."""
-    below = rule(r.alpha_beta, alpha=alpha, beta=beta, bias="signed")
+def cmp_alpha_beta(alpha: float, beta: float, *, bias: Bias = "none") -> Method:
+    """The paper's composite: epsilon on dense layers, alpha-beta below (it ran bias "signed")."""
+    below = _alpha_beta_rule(alpha, beta, bias)
     dense = rule(r.epsilon, epsilon=CMP_EPSILON)
-    return _lrp(f"lrp-cmp-alpha{alpha:g}-beta{beta:g}", below, _share(alpha, beta), dense=dense)
+    name = f"lrp-cmp-alpha{alpha:g}-beta{beta:g}{_bias_suffix(bias)}"
+    return _lrp(name, below, _share(alpha, beta), dense=dense)
 
 
 def epsilon_plus_flat(epsilon: float = EPSILON) -> Method:

@@ -115,7 +115,6 @@ def test_the_models_own_errors_come_through():
 
 SOFTMAXES = {
     "jax.nn": jax.nn.softmax,
-    "log": jax.nn.log_softmax,
     "open": lambda z: jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True),
     "logsumexp": lambda z: z - jax.scipy.special.logsumexp(z, -1, keepdims=True),
     "keras": keras.activations.softmax,
@@ -158,16 +157,12 @@ CALLS = {
     "start=": (lambda: m.get("lrp-z", start="two"), (ValueError, "start.*logit.*one.*two")),
     "layer: start": (lambda: vjp(start="fc3"), (ValueError, "no layer 'fc3'.*fc2")),
     "layer: capture": (lambda: vjp(layers=["fc1:rely"]), (ValueError, "'fc1:rely'.*fc1:relu")),
-    "layer: out of reach": (
-        lambda: vjp(start="fc1", layers=["fc2"]),
-        (ValueError, "'fc1'.*does not reach.*'fc2'"),
-    ),
+    "layer: above": (lambda: vjp(start="fc1", layers=["fc2"]), (ValueError, "not reach.*'fc2'")),
     "layers: one string": (lambda: vjp(layers="fc1"), (TypeError, "list of names.*'fc1'")),
     "input: NaN": (lambda: attribute(MODEL, NAN), (ValueError, "NaN or infinity in the input")),
     "input: infinity": (lambda: attribute(MODEL, INF), (ValueError, "infinity in the input")),
     "input: bool": (lambda: attribute(MODEL, X > 0), (TypeError, "real numbers.*bool")),
     "input: complex": (lambda: attribute(MODEL, X + 1j), (TypeError, "real numbers.*complex")),
-    "input: text": (lambda: attribute(MODEL, np.array(["a"])), (TypeError, "real numbers")),
     "input: shape": (
         lambda: attribute(MODEL, X[:, :2]),
         (ValueError, r"input float32\[4, 2\].*contracting dimensions"),
@@ -187,10 +182,7 @@ CALLS = {
         (ValueError, "NaN or infinity in the model's output"),
     ),
     "relevance: shape": (lambda: vjp()[1](NAN.T), (ValueError, r"\(4, 3\).*\(3, 4\)")),
-    "relevance: shape at a layer": (
-        lambda: vjp(start="fc1")[1](X),
-        (ValueError, r"\(4, 5\).*\(4, 3\)"),
-    ),
+    "relevance: at a layer": (lambda: vjp(start="fc1")[1](X), (ValueError, "4, 5.*4, 3")),
     "relevance: tree": (lambda: vjp()[1]((X,)), (ValueError, "relevance must be")),
     "relevance: NaN": (lambda: vjp()[1](NAN), (ValueError, "NaN or infinity in the relevance")),
     "relevance: complex": (lambda: vjp()[1](X * 1j), (TypeError, "relevance.*real.*complex")),

@@ -107,7 +107,7 @@ def in_keras(run):
     }
     shape = data(run).shape[1:]
     model = keras.Sequential([keras.Input(shape), *(make[part]() for part in run.split())])
-    model.set_weights(shaken(model.get_weights()))
+    model.set_weights(shaken([weight.value for weight in model.weights]))
     return model
 
 

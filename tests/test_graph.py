@@ -26,7 +26,6 @@ PARAMETER = 1e-6  # an activation's parameter is read off its values in float32
 
 X = np.random.default_rng(0).normal(size=(2, 3))
 W, A, B, C = np.random.default_rng(1).normal(size=(4, 3, 3))
-IMAGE = np.zeros((2, 8, 8, 3), np.float32)
 close = partial(np.testing.assert_allclose, atol=SAME)
 
 
@@ -52,42 +51,31 @@ def table(argument, cases):
 cube = lambda x: np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
 SPELLINGS = {
     "relu, jax.nn": relu,
-    "relu, linen": nn.relu,
     "relu, nnx": nnx.relu,
-    "relu, equinox": eqx.nn.Lambda(relu),
     "relu, haiku": lambda x: hk.transform(lambda x: relu(x)).apply({}, None, x),
     "relu, keras": keras.activations.relu,
     "relu, keras layer": keras.layers.ReLU(dtype="float64"),
     "relu, maximum": lambda x: jnp.maximum(x, 0),
-    "relu, maximum of zeros": lambda x: jnp.maximum(x, jnp.zeros_like(x)),
-    "relu, lax": lambda x: lax.max(x, lax.full_like(x, 0)),
     "relu, clip": lambda x: jnp.clip(x, 0),
     "relu, where": lambda x: jnp.where(x > 0, x, 0),
-    "relu, select": lambda x: lax.select(x >= 0, x, jnp.zeros_like(x)),
     "relu, x(x>0)": lambda x: x * (x > 0),
     "relu, (x+|x|)/2": lambda x: (x + jnp.abs(x)) / 2,
-    "relu, -min(-x,0)": lambda x: -jnp.minimum(-x, 0),
     "relu6, jax.nn": jax.nn.relu6,
     "relu6, keras": keras.activations.relu6,
     "relu6, clip": lambda x: jnp.clip(x, 0, 6),
-    "relu6, min of max": lambda x: jnp.minimum(jnp.maximum(x, 0), 6),
     "leaky_relu .01, jax.nn": jax.nn.leaky_relu,
     "leaky_relu .2, jax.nn": lambda x: jax.nn.leaky_relu(x, 0.2),
     "leaky_relu .25, keras layer": keras.layers.LeakyReLU(0.25, dtype="float64"),
-    "leaky_relu .1, where": lambda x: jnp.where(x > 0, x, 0.1 * x),
     "leaky_relu .3, maximum": lambda x: jnp.maximum(x, 0.3 * x),
     "elu 1, jax.nn": jax.nn.elu,
     "elu .5, jax.nn": lambda x: jax.nn.elu(x, 0.5),
     "elu 2, jax.nn": lambda x: jax.nn.elu(x, 2.0),
     "elu .7, keras": lambda x: keras.activations.elu(x, alpha=0.7),
     "elu .7, where": lambda x: jnp.where(x > 0, x, 0.7 * jnp.expm1(jnp.minimum(x, 0))),
-    "selu, jax.nn": jax.nn.selu,
     "gelu, jax.nn": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu, keras": keras.activations.gelu,
     "gelu, erf": lambda x: x * 0.5 * (1 + lax.erf(x / np.sqrt(2))),
-    "gelu, normal cdf": lambda x: x * jax.scipy.stats.norm.cdf(x),
     "gelu_tanh, jax.nn": jax.nn.gelu,
-    "gelu_tanh, keras": lambda x: keras.activations.gelu(x, approximate=True),
     "gelu_tanh, open": lambda x: x / 2 * (1 + jnp.tanh(cube(x))),
     "silu, jax.nn": jax.nn.silu,
     "silu, keras": keras.activations.silu,
@@ -95,7 +83,6 @@ SPELLINGS = {
     "silu, open": lambda x: x / (1 + jnp.exp(-x)),
     "softplus, jax.nn": jax.nn.softplus,
     "softplus, keras": keras.activations.softplus,
-    "softplus, log": lambda x: jnp.log(1 + jnp.exp(x)),
     "softplus, log1p": lambda x: jnp.log1p(jnp.exp(x)),
     "tanh, jnp": jnp.tanh,
     "tanh, sigmoid": lambda x: 2 * jax.nn.sigmoid(2 * x) - 1,
@@ -126,15 +113,12 @@ def test_an_activation_is_recognised_in_other_precisions(name, dtype):
 LOOK_ALIKES = {
     "x^2": lambda x: x**2,
     "|x|": jnp.abs,
-    "exp": jnp.exp,
     "min(x,0)": lambda x: jnp.minimum(x, 0),
     "max(x,1)": lambda x: jnp.maximum(x, 1),
-    "max(x,.001)": lambda x: jnp.maximum(x, 1e-3),
     "max(x,c)": lambda x: jnp.maximum(x, jnp.arange(3.0)),
     "x(x>.1)": lambda x: x * (x > 0.1),
     "where(x>-.1,x,0)": lambda x: jnp.where(x > -0.1, x, 0),
     "clip to 5": lambda x: jnp.clip(x, 0, 5),
-    "relu^2": lambda x: relu(x) ** 2,
 }
 
 
@@ -147,7 +131,6 @@ IDENTITIES = {
     "stop_gradient": lax.stop_gradient,
     "max(x,-inf)": lambda x: jnp.maximum(x, -jnp.inf),
     "min(x,inf)": lambda x: jnp.minimum(x, jnp.inf),
-    "copy": jnp.copy,
 }
 
 
@@ -172,36 +155,34 @@ CALLS = {
     "custom_jvp": with_jvp,
     "custom_vjp": with_vjp,
     "checkpoint": jax.checkpoint(block),
-    "checkpoint in jit": jax.jit(jax.checkpoint(block)),
     "closed call": lambda x: jax.closure_convert(block, x)[0](x),
     "vmap": jax.vmap(block),
-    "named call": jax.named_call(block, name="block"),
 }
 
 
 @table("model", CALLS)
 def test_calls_are_opened(model):
     assert kinds(model) == ["dense", "activation"]
+    assert all("test_graph.py" in layer.source for layer in graph(model).layers)
     close(lrp.vjp(model, X, "gradient")[1](jnp.ones((2, 3))), (X @ W > 0) @ W.T)
 
 
 STACK = np.stack([A, B, C])
 STEP = lambda h, w: (relu(h @ w), h)
-LOOPS = {
-    "scan": lambda x: lax.scan(STEP, x, STACK)[0],
-    "scan reverse": lambda x: lax.scan(STEP, x, STACK, reverse=True)[0],
-    "scan in jit": jax.jit(lambda x: lax.scan(STEP, x, STACK)[0]),
-    "fori_loop": lambda x: lax.fori_loop(0, 3, lambda i, h: relu(h @ A), x),
-    "scan of ys": lambda x: lax.scan(STEP, x, STACK)[1].sum(0),
-    "scan of ys reverse": lambda x: lax.scan(STEP, x, STACK, reverse=True)[1][1],
+LOOPS = {  # and how often the matrix product is taken
+    "scan": (lambda x: lax.scan(STEP, x, STACK)[0], 3),
+    "scan reverse": (lambda x: lax.scan(STEP, x, STACK, reverse=True)[0], 3),
+    "fori_loop": (lambda x: lax.fori_loop(0, 3, lambda i, h: relu(h @ A), x), 3),
+    "scan of ys": (lambda x: lax.scan(STEP, x, STACK)[1].sum(0), 2),
+    "scan of ys reverse": (lambda x: lax.scan(STEP, x, STACK, reverse=True)[1][1], 2),
 }
 
 
-@table("model", LOOPS)
-def test_loops_of_fixed_length_are_unrolled(model):
+@table(("model", "products"), LOOPS)
+def test_loops_of_fixed_length_are_unrolled(model, products):
     found = kinds(model)
+    assert found.count("dense") == found.count("activation") == products
     assert "unknown" not in found
-    assert found.count("dense") == found.count("activation") in (2, 3) or "ys" in str(model)
     out, pull = lrp.vjp(model, X, "gradient")
     expected, reference = jax.vjp(model, X)
     close(out, expected)
@@ -246,99 +227,11 @@ def test_graphs_differ_where_the_programs_differ():
     assert one != two and one != graph(lambda x: jax.nn.leaky_relu(x @ W, 0.1), X[:1])
 
 
-class Nnx(nnx.Module):
-    def __init__(self):
-        self.conv1 = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
-        self.fc = nnx.Linear(256, 5, rngs=nnx.Rngs(1))
-
-    def __call__(self, x):
-        return self.fc(nnx.relu(self.conv1(x)).reshape(len(x), -1))
-
-
-class Linen(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Conv(4, (3, 3), name="conv1")(x))
-        return nn.Dense(5, name="fc")(x.reshape(len(x), -1))
-
-
-class Equinox(eqx.Module):
-    conv1: eqx.nn.Conv2d
-    fc: eqx.nn.Linear
-
-    def __init__(self):
-        args = {"key": jax.random.key(0), "dtype": jnp.float32}
-        self.conv1 = eqx.nn.Conv2d(3, 4, 3, padding=1, **args)
-        self.fc = eqx.nn.Linear(256, 5, **args)
-
-    def __call__(self, x):
-        return self.fc(relu(self.conv1(x.transpose(2, 0, 1))).reshape(-1))
-
-
-class Batched(Equinox):
-    def __call__(self, x):
-        return jax.vmap(super().__call__)(x)
-
-
-KERNEL = jnp.ones((3, 3, 3, 4), jnp.float32)
-
-
-def conv(x, kernel=KERNEL, layout="NHWC"):
-    numbers = (layout, "HWIO", layout)
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-
-
-def bare(p, x):
-    return relu(conv(x, p["conv1"]["w"])).reshape(len(x), -1) @ p["fc"]["w"]
-
-
-def haiku_net(x):
-    x = relu(hk.Conv2D(4, 3, name="conv1")(x))
-    return hk.Linear(5, name="fc")(hk.Flatten()(x))
-
-
-MODULE, LINEN, EQUINOX = Nnx(), Linen(), Equinox()
-VARIABLES = LINEN.init(jax.random.key(0), IMAGE)
-HAIKU = hk.without_apply_rng(hk.transform(haiku_net))
-PARAMS = HAIKU.init(jax.random.key(0), IMAGE)
-KERAS_CONV = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv1")
-KERAS = keras.Sequential([KERAS_CONV, keras.layers.Flatten(), keras.layers.Dense(5, name="fc")])
-KERAS.build(IMAGE.shape)
-P = {"conv1": {"w": KERNEL}, "fc": {"w": jnp.ones((256, 5), jnp.float32)}}
-NAMED = {
-    "nnx": MODULE,
-    "nnx bound method": MODULE.__call__,
-    "nnx lambda": lambda x: MODULE(x),
-    "nnx partial": partial(Nnx.__call__, MODULE),
-    "nnx.jit": nnx.jit(MODULE),
-    "nnx in jax.jit": jax.jit(lambda x: MODULE(x)),
-    "linen Partial": Partial(LINEN.apply, VARIABLES),
-    "linen partial": partial(LINEN.apply, VARIABLES),
-    "linen lambda in jit": jax.jit(lambda x: LINEN.apply(VARIABLES, x)),
-    "linen bound": LINEN.bind(VARIABLES),
-    "equinox vmap": jax.vmap(EQUINOX),
-    "equinox filter_vmap": eqx.filter_vmap(EQUINOX),
-    "equinox lambda": lambda x: jax.vmap(EQUINOX)(x),
-    "equinox jit of vmap": jax.jit(jax.vmap(EQUINOX)),
-    "equinox batched": Batched(),
-    "haiku lambda": lambda x: HAIKU.apply(PARAMS, x),
-    "haiku Partial": Partial(HAIKU.apply, PARAMS),
-    "haiku partial in jit": jax.jit(partial(HAIKU.apply, PARAMS)),
-    "keras": KERAS,
-    "keras lambda": lambda x: KERAS(x, training=False),
-    "keras partial": partial(KERAS, training=False),
-    "bare Partial": Partial(bare, P),
-    "bare partial": partial(bare, P),
-    "bare lambda": lambda x: bare(P, x),
-}
-
-
-@table("model", NAMED)
-def test_layers_are_named_after_their_parameters(model):
-    found = graph(model, IMAGE).layers
-    computing = [layer.name for layer in found if layer.kind != "structure"]
-    assert computing == ["conv1", "conv1:relu", "fc"]
-    assert len({layer.name for layer in found}) == len(found)
+def test_modules_behind_wrappers_keep_the_names_of_their_parameters():
+    mlp = eqx.nn.MLP(3, 3, 4, 1, key=jax.random.key(0), dtype=float)
+    expected = ["layers.0", "layers.0:relu", "layers.1"]
+    for model in (jax.vmap(mlp), eqx.filter_vmap(mlp), jax.jit(lambda x: jax.vmap(mlp)(x))):
+        assert [name for name in names(model) if "_" not in name] == expected
 
 
 def test_modules_in_a_closure_are_named_after_their_variables():
@@ -359,20 +252,16 @@ def test_layers_without_parameters_are_named_by_scope_or_number():
 
 
 def parameters(model):
-    return Partial(model, {"a": {"w": A}, "b": {"w": B}, "c": {"w": C}, "stack": {"w": STACK}})
+    """A model(a, b, c, x) with its parameters in a tree."""
+    p = {"a": {"w": A}, "b": {"w": B}, "c": {"w": C}}
+    return Partial(lambda p, x: model(p["a"]["w"], p["b"]["w"], p["c"]["w"], x), p)
 
 
 NAMES = {
-    "shared weights": (
-        lambda p, x: relu(x @ p["a"]["w"]) @ p["a"]["w"],
-        ["a", "a:relu", "a_2"],
-    ),
-    "shared with a scan": (
-        lambda p, x: lax.scan(lambda h, w: (h @ w, None), x, p["stack"]["w"])[0],
-        ["stack", "stack_2", "stack_3"],
-    ),
+    "shared": (lambda a, b, c, x: relu(x @ a) @ a, ["a", "a:relu", "a_2"]),
+    "a loop": (lambda a, b, c, x: lax.fori_loop(0, 2, lambda i, h: h @ b, x), ["b", "b_2"]),
     "moved before its activation": (
-        lambda p, x: relu((x @ p["a"]["w"]).reshape(2, 3, 1)[:, ::-1]),
+        lambda a, b, c, x: relu((x @ a).reshape(2, 3, 1)[:, ::-1]),
         ["a", "rev_1", "a:relu"],
     ),
 }
@@ -386,14 +275,11 @@ def test_names_are_unique_and_tell_where_a_value_comes_from(model, expected):
 # --- what is read off the graph ------------------------------------------------------------------
 
 FIRST = {
-    "a chain": (lambda p, x: relu(x @ p["a"]["w"]) @ p["b"]["w"], {"a"}),
-    "a late branch": (
-        lambda p, x: relu(x @ p["a"]["w"]) @ p["b"]["w"] + x @ p["c"]["w"],
-        {"a", "c"},
-    ),
-    "behind an activation": (lambda p, x: relu(x) @ p["b"]["w"], {"b"}),
-    "behind a pool": (lambda p, x: jnp.stack([x, x]).max(0) @ p["b"]["w"], {"b"}),
-    "behind a skip": (lambda p, x: (x + x @ p["a"]["w"]) @ p["b"]["w"], {"a"}),
+    "a chain": (lambda a, b, c, x: relu(x @ a) @ b, {"a"}),
+    "a late branch": (lambda a, b, c, x: relu(x @ a) @ b + x @ c, {"a", "c"}),
+    "behind an activation": (lambda a, b, c, x: relu(x) @ b, {"b"}),
+    "behind a pool": (lambda a, b, c, x: jnp.stack([x, x]).max(0) @ b, {"b"}),
+    "behind a skip": (lambda a, b, c, x: (x + x @ a) @ b, {"a"}),
 }
 
 
@@ -408,13 +294,8 @@ NON_NEGATIVE = {
     "input": (lambda x: x, False),
     "relu": (relu, True),
     "relu6": (jax.nn.relu6, True),
-    "sigmoid": (jax.nn.sigmoid, True),
-    "softplus": (jax.nn.softplus, True),
     "leaky_relu": (jax.nn.leaky_relu, False),
-    "tanh": (jnp.tanh, False),
     "relu, reshape": (lambda x: relu(x).reshape(2, 1, 3)[:, 0], True),
-    "relu, flip": (lambda x: relu(x)[:, ::-1], True),
-    "relu, take": (lambda x: relu(x)[:, np.array([2, 0, 1])], True),
     "relu, max": (lambda x: jnp.stack([relu(x), relu(x @ A)]).max(0), True),
     "relu, mean": (lambda x: jnp.stack([relu(x), relu(x @ A)]).mean(0), True),
     "mean": (lambda x: jnp.stack([x, x @ A]).mean(0), False),
@@ -438,23 +319,27 @@ def test_unsigned_inputs_are_non_negative(dtype, expected):
 
 
 W32, HEADS = np.ones((3, 4), np.float32), np.ones((3, 2, 4), np.float32)
+KERNEL = np.ones((3, 3, 3, 4), np.float32)
 EQX_CONV = eqx.nn.Conv2d(3, 4, 3, key=jax.random.key(0), dtype=jnp.float32)
+
+
+def conv(x, layout="NHWC"):
+    numbers = (layout, "HWIO", layout)
+    return lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", dimension_numbers=numbers)
+
+
 CHANNELS_FIRST = partial(conv, layout="NCHW")
 AXES = {  # model, shape of x, the batch and the feature axis of its output
-    "dense": (lambda x: x @ W32, (2, 3), 0, 1),
     "NHWC": (conv, (2, 8, 8, 3), 0, 3),
     "NCHW": (CHANNELS_FIRST, (2, 3, 8, 8), 0, 1),
     "vmapped NHWC": (jax.vmap(lambda x: conv(x[None])[0]), (2, 8, 8, 3), 0, 3),
     "vmapped NCHW": (jax.vmap(lambda x: CHANNELS_FIRST(x[None])[0]), (2, 3, 8, 8), 0, 1),
     "vmapped equinox": (jax.vmap(EQX_CONV), (2, 3, 8, 8), 0, 1),
-    "NHWC to NCHW": (lambda x: conv(x).transpose(0, 3, 1, 2), (2, 8, 8, 3), 0, 1),
     "pooled": (lambda x: nn.max_pool(conv(x), (2, 2), (2, 2)), (2, 8, 8, 3), 0, 3),
     "global mean": (lambda x: conv(x).mean((1, 2)), (2, 8, 8, 3), 0, 1),
     "tokens": (lambda x: x @ W32, (2, 5, 3), 0, 2),
     "tokens last": (lambda x: jnp.einsum("ndt,df->nft", x, W32), (2, 3, 5), 0, 1),
-    "patches": (lambda x: conv(x).reshape(2, 64, 4), (2, 8, 8, 3), 0, 2),
     "heads": (lambda x: jnp.einsum("ntd,dhk->nthk", x, HEADS), (2, 5, 3), 0, 3),
-    "vmapped tokens": (jax.vmap(jax.vmap(lambda x: W32.T @ x)), (2, 5, 3), 0, 2),
 }
 
 
@@ -463,18 +348,3 @@ def test_batch_and_feature_axes_are_found(model, shape, batch, feature):
     found = graph(model, np.ones(shape, np.float32))
     value = found.layers[-1].outputs[0]
     assert (found.axes.batch[value], found.axes.feature[value]) == (batch, feature)
-
-
-def test_inputs_and_outputs_may_be_trees():
-    def model(x):
-        h = relu(x["left"] @ A) + x["right"][0] @ B
-        return {"class": h @ C, "hidden": (h,)}
-
-    x = {"left": jnp.asarray(X), "right": [jnp.asarray(X[::-1])]}
-    (out, pull), (expected, reference) = lrp.vjp(model, x, "gradient"), jax.vjp(model, x)
-    jax.tree.map(close, out, expected)
-    jax.tree.map(close, pull(out), reference(expected)[0])
-
-
-def test_a_source_is_the_users_line():
-    assert all("test_graph.py" in layer.source for layer in graph(block).layers)

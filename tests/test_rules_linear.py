@@ -80,7 +80,7 @@ NAMED = {
     "lrp-gamma": partial(oracle.gamma, gamma=0.25),
     "lrp-alpha1-beta0": oracle.zplus,
     "lrp-alpha5-beta4": partial(oracle.alpha_beta, alpha=5, beta=4),
-    "lrp-cmp-alpha2-beta1": partial(oracle.alpha_beta, alpha=2, beta=1, bias="signed"),
+    "lrp-cmp-alpha2-beta1": partial(oracle.alpha_beta, alpha=2, beta=1),
     "epsilon-plus-flat": oracle.flat,
     "excitation-bp": oracle.zplus,
 }

@@ -262,14 +262,17 @@ BOX = partial(oracle.zbox, low=-4.0, high=5.0)
 NETWORK = {
     "lrp-gamma": (oracle.gamma, oracle.gamma, oracle.gamma, SIGNED),
     "lrp-alpha2-beta1": (AB2_NONE, AB2_NONE, AB2_NONE, ALPHA2),
-    "lrp-cmp-alpha2-beta1": (AB2, AB2, EPSILON_CMP, ALPHA2),
+    "lrp-cmp-alpha2-beta1": (AB2_NONE, AB2_NONE, EPSILON_CMP, ALPHA2),
+    "lrp-cmp-alpha2-beta1 signed": (AB2, AB2, EPSILON_CMP, ALPHA2),
     "epsilon-plus-flat": (oracle.flat, oracle.zplus, EPSILON, ALPHA1),
     "epsilon-gamma-box": (BOX, oracle.gamma, EPSILON, SIGNED),
 }
 
 
 def method_of(name):
-    return lrp.methods.get(name, **({"low": -4.0, "high": 5.0} if "box" in name else {}))
+    name, *signed = name.split()
+    options = {"low": -4.0, "high": 5.0} if "box" in name else {}
+    return lrp.methods.get(name, **options, **({"bias": "signed"} if signed else {}))
 
 
 @pytest.mark.parametrize("method", NETWORK)
@@ -318,7 +321,7 @@ WRONG = {
     "flat second": ("epsilon-plus-flat", (oracle.flat, oracle.flat, EPSILON, ALPHA1)),
     "z+ for dense": ("epsilon-plus-flat", (oracle.flat, oracle.zplus, oracle.zplus, ALPHA1)),
     "halves at the sum": ("epsilon-plus-flat", (oracle.flat, oracle.zplus, EPSILON, halves)),
-    "no bias": ("lrp-cmp-alpha2-beta1", (AB2_NONE, AB2_NONE, EPSILON_CMP, ALPHA2)),
+    "signed bias": ("lrp-cmp-alpha2-beta1", (AB2, AB2, EPSILON_CMP, ALPHA2)),
 }
 
 
