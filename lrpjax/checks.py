@@ -89,27 +89,36 @@ def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
     )
 
 
-# What stands between the exponential and the end of a softmax.
-_BETWEEN = {"broadcast_in_dim", "reshape", "convert_element_type", "add", "select_n", "copy"}
+# What may stand between the parts of a softmax.
+_BETWEEN = set(
+    "abs add broadcast_in_dim convert_element_type copy log mul reshape select_n".split()
+)
 
 
 def ends_in_softmax(graph: Graph) -> bool:
-    """Whether the output is exp(a) / sum, or its logarithm."""
+    """Whether the output is exp(a) / sum, or a - log(sum)."""
     program = graph.program
     eqn = program.producer.get(program.outputs[0])
     while eqn is not None and eqn.name in ("convert_element_type", "reshape", "copy"):
         eqn = program.producer.get(eqn.inputs[0])
-    if eqn is None or eqn.name not in ("div", "sub"):
+    if eqn is None or eqn.name not in ("div", "sub") or len(program.active_inputs(eqn)) < 2:
         return False
-    origin, wanted = (eqn.inputs[0], "exp") if eqn.name == "div" else (eqn.inputs[1], "log")
-    queue = [origin]
+    left, right = (_made_by(graph, value) for value in eqn.inputs)
+    exponential = "exp" in left if eqn.name == "div" else "log" in right
+    return exponential and "reduce_sum" in right
+
+
+def _made_by(graph: Graph, value: int) -> set[str]:
+    """The primitives that make a value from the input, as far back as a softmax may reach."""
+    names, queue = set(), [value]
     while queue:
-        made = program.producer.get(queue.pop())
-        if made is not None and made.name == wanted:
-            return True
-        if made is not None and made.name in _BETWEEN:
-            queue.extend(made.inputs)
-    return False
+        made = graph.program.producer.get(queue.pop())
+        if made is None:
+            continue
+        names.add(made.name)
+        if made.name in _BETWEEN:
+            queue.extend(graph.program.active_inputs(made))
+    return names
 
 
 def check_target(target: Any, shape: tuple[int, ...]) -> None:

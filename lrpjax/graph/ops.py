@@ -122,8 +122,8 @@ def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
             w = w * _output_factor(core, pull(jnp.ones_like(offset))[0], w, side)
         if b is None and _has_offset(affine.post):
             b = offset
-    to_core = _rearranged(moves(affine.pre), affine.root, core_in)
-    from_core = _rearranged(moves(affine.post), core_out, out)
+    to_core = _rearranged(moves(affine.pre))
+    from_core = _rearranged(moves(affine.post))
     return Linear(layer, lambda x, weights: from_core(product(to_core(x), weights)), w, b, x_like)
 
 
@@ -145,7 +145,7 @@ def _offset_and_factor(function, zeros: jax.Array) -> tuple[jax.Array, jax.Array
     return jax.jvp(function, (zeros,), (jnp.ones_like(zeros),))
 
 
-def _rearranged(eqns: list[Eqn], start: int, stop: int) -> Callable[[jax.Array], jax.Array]:
+def _rearranged(eqns: list[Eqn]) -> Callable[[jax.Array], jax.Array]:
     """Only the structural equations of a run, applied in order."""
 
     def apply(value):
@@ -153,7 +153,6 @@ def _rearranged(eqns: list[Eqn], start: int, stop: int) -> Callable[[jax.Array],
             (value,) = evaluate(eqn, [value])
         return value
 
-    del start, stop
     return apply
 
 
