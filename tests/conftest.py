@@ -1,12 +1,14 @@
 """Shared by all tests: double precision, explicit random keys, and quicker compilation."""
 
 import itertools
+import os
 import zlib
 
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+os.environ["KERAS_BACKEND"] = "jax"
 
 
 @pytest.fixture

@@ -1,9 +1,5 @@
 """Refusals: one clear sentence that says what is wrong, where it is and what to do."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"
-
 import re
 import warnings
 from contextlib import contextmanager

@@ -1,9 +1,6 @@
 """Folding: a product, its bias and the BatchNorm next to it are one linear layer."""
 
-import os
 from functools import partial
-
-os.environ["KERAS_BACKEND"] = "jax"
 
 import equinox as eqx
 import flax.linen as nn

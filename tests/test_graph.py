@@ -1,9 +1,6 @@
 """Reading a model: calls opened, activations recognised, layers named, axes found."""
 
-import os
 from functools import partial
-
-os.environ["KERAS_BACKEND"] = "jax"
 
 import equinox as eqx
 import flax.linen as nn

@@ -1,9 +1,6 @@
 """One network, written in five libraries and by hand, has one relevance map."""
 
-import os
 from functools import cache, partial
-
-os.environ["KERAS_BACKEND"] = "jax"
 
 import equinox as eqx
 import flax.linen as nn
