@@ -95,6 +95,8 @@ def csc(
     if json_file is not None:
         _writable(json_file.parent)
         result.save(json_file)
+    if skipped := result.settings.get("skipped_files"):
+        _print(f"\n{skipped} unreadable files skipped, {result.settings['n_images']} images read.")
     shown = ", ".join(str(f) for f in files if f.suffix == ".png")
     _print(f"\nFigures: {shown} (and .svg)")
     if plot is None:
@@ -276,16 +278,14 @@ def _load(name: str, sources: list[Path] | None) -> tuple[Callable, Any, dict[st
     if sources:
         loaded = load_images(sources, size=getattr(network, "image_size", None))
         pixels, origin = loaded.pixels, [str(source) for source in sources]
+        skipped = len(loaded.skipped)
         for file, reason in loaded.skipped[:10]:
-            console.print(f"skipped {file}: {reason}", style="yellow", soft_wrap=True)
-        if loaded.skipped:
-            console.print(
-                f"{len(loaded.skipped)} unreadable files skipped, {len(pixels)} images read."
-            )
+            console.print(f"skipped {file}: {reason}", style="yellow", soft_wrap=True, markup=False)
     else:
-        pixels, origin = bundled_images()[0], ["bundled CIFAR-10 test images"]
+        pixels, origin, skipped = bundled_images()[0], ["bundled CIFAR-10 test images"], 0
     prepare = getattr(network, "preprocess", lambda images: jnp.asarray(images, jnp.float32) / 255)
-    return network, prepare(pixels), {"model": name, "images": origin, "n_images": len(pixels)}
+    counts = {"n_images": len(pixels), "skipped_files": skipped}
+    return network, prepare(pixels), {"model": name, "images": origin, **counts}
 
 
 def _usable(network: Callable) -> list[str]:
