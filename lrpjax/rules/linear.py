@@ -124,4 +124,11 @@ def _part(op: Linear, x: jax.Array, sign: int) -> tuple[jax.Array, Pull]:
         return op(x, w_same), lambda r: x * op.T(r, w_same)
     w_other, x_minus = other(op.w), negative(x)
     total = op(x_plus, w_same) + op(x_minus, w_other)
-    return total, lambda r: x_plus * op.T(r, w_same) + x_minus * op.T(r, w_other)
+    both = jnp.stack([w_same, w_other])
+
+    def pull(r):
+        # vmap over the weights makes one product of the two: r is read once.
+        to_plus, to_minus = jax.vmap(lambda w: op.T(r, w))(both)
+        return x_plus * to_plus + x_minus * to_minus
+
+    return total, pull

@@ -59,17 +59,29 @@ def _tiles(shape: tuple[int, ...], p: dict) -> bool:
 
 
 def _winner_of_tiles(x: jax.Array, window: tuple[int, ...]) -> Pull:
+    places = list(product(*(range(k) for k in window)))
+    view = lambda place: x[tuple(slice(o, None, k) for o, k in zip(place, window, strict=True))]
+    winner = _first_maximum_of([view(place) for place in places])
     # (N, H, W, C) with 2x2 tiles as (N, 1, H/2, 2, W/2, 2, C, 1): every other axis is in a tile.
+    inside = [2 * i + 1 for i in range(x.ndim)]
+    number = jnp.arange(len(places)).reshape([n for k in window for n in (1, k)])
     split = [m for n, k in zip(x.shape, window, strict=True) for m in (n // k, k)]
-    inside = [2 * i + 1 for i, k in enumerate(window) if k > 1]
-    tiles = x.reshape(split)
-    mask = _first_maximum(tiles, inside)
 
     def pull(r):
-        spread = jnp.expand_dims(r, [2 * i + 1 for i in range(r.ndim)])
-        return jnp.where(mask, spread, 0).reshape(x.shape)
+        wins = jnp.expand_dims(winner, inside) == number
+        spread = jnp.where(wins, jnp.expand_dims(r, inside), 0)
+        return jnp.broadcast_to(spread, split).reshape(x.shape)
 
     return pull
+
+
+def _first_maximum_of(views: list[jax.Array]) -> jax.Array:
+    """Which of the views holds the maximum, the first of equals: elementwise, so that it fuses."""
+    best, winner = views[0], jnp.zeros(views[0].shape, jnp.int32)
+    for k, here in enumerate(views[1:], 1):
+        winner = jnp.where(here > best, k, winner)
+        best = jnp.maximum(here, best)
+    return winner
 
 
 def _winner_of_axes(axes: tuple[int, ...], x: jax.Array) -> Pull:
@@ -104,11 +116,7 @@ def _winner_of_windows(x: jax.Array, p: dict) -> Pull:
         stop = [s + (c - 1) * t + 1 for s, c, t in zip(start, counts, strides, strict=True)]
         return lax.slice(padded, start, stop, strides)
 
-    best, winner = view(places[0]), jnp.zeros(counts, jnp.int32)
-    for k, start in enumerate(places[1:], 1):
-        here = view(start)
-        winner = jnp.where(here > best, k, winner)
-        best = jnp.maximum(here, best)
+    winner = _first_maximum_of([view(start) for start in places])
 
     def pull(r):
         total = jnp.zeros(padded.shape, r.dtype)
