@@ -53,13 +53,13 @@ def alpha_beta(
         ),
         "signed": (op.b, op.b),
     }[bias]
-    a = stabilise(a if to_a is None else a + to_a)
+    share_a = alpha / stabilise(a if to_a is None else a + to_a)
     if not beta:
-        return lambda r: pull_a(alpha * r / a)
+        return lambda r: pull_a(r * share_a)
     n, pull_n = _part(op, x, -1)
     # An empty sum is -0.0 or 0.0: the stabiliser of a sum of negative terms is negative.
-    n = -stabilise(-n if to_n is None else -(n + to_n))
-    return lambda r: pull_a(alpha * r / a) - pull_n(beta * r / n)
+    share_n = -beta / stabilise(-n if to_n is None else -(n + to_n))
+    return lambda r: pull_a(r * share_a) - pull_n(r * share_n)
 
 
 def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
