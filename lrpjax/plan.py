@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from . import checks, rules
 from ._text import columns
-from .graph import Graph, Layer, Linear, make_op
+from .graph import Graph, Layer, Linear, bare, make_op, tupled
 from .methods import Method, resolve
-from .propagate import environment, read
+from .propagate import environment, read, start_relevance
 
 # Rules whose denominators lose a share to the stabiliser; what the others lose without a bias
 # is that of outputs with no contribution of the sign they distribute over.
@@ -138,8 +138,7 @@ def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any
         values = op(*(folded[v] for v in layer.inputs))
         if isinstance(op, Linear) and op.b is not None:
             values = values + op.b
-        values = values if isinstance(values, tuple) else (values,)
-        folded.update(zip(layer.outputs, values, strict=True))
+        folded.update(zip(layer.outputs, tupled(values), strict=True))
         worst = [
             jnp.max(jnp.abs(folded[v] - env[v])) / (jnp.max(jnp.abs(env[v])) + 1e-30)
             for v in layer.outputs
@@ -148,21 +147,17 @@ def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any
         stages.append((layer, rule, op))
 
     logits = env[graph.program.outputs[0]]
-    target = logits.argmax(-1) if target is None else target
-    seed = jnp.broadcast_to(jax.nn.one_hot(target, logits.shape[-1]), logits.shape)
-    relevance = {graph.program.outputs[0]: seed * (logits if method.start == "logit" else 1)}
+    relevance = {graph.program.outputs[0]: start_relevance(method, logits, target)}
     ledger = []
     for layer, rule, op in reversed(stages):
         outs = tuple(relevance.get(v, jnp.zeros_like(env[v])) for v in layer.outputs)
-        pull, r = _pull(layer, rule, op, env), outs[0] if len(outs) == 1 else outs
-        pulled = pull(r)
-        pulled = pulled if isinstance(pulled, tuple) else (pulled,)
+        pulled = tupled(_pull(layer, rule, op, env)(bare(outs)))
         for v, r_in in zip(layer.inputs, pulled, strict=True):
             relevance[v] = relevance[v] + r_in if v in relevance else r_in
         total_out, total_in = _total(outs), _total(pulled)
         bias = jnp.zeros(())
         if isinstance(op, Linear) and op.b is not None:
-            without = _pull(layer, rule, replace(op, b=None), env, bias=op.b)(r)
+            without = _pull(layer, rule, replace(op, b=None), env, bias=op.b)(bare(outs))
             bias = _total((without,)) - total_in
         rest = total_out - total_in - bias
         split = (rest, 0.0) if rule.function in _STABILISED else (0.0, rest)
@@ -173,7 +168,7 @@ def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any
 def _pull(layer: Layer, rule: rules.Rule, op: Any, env: dict[int, Any], bias: Any = 0.0) -> Any:
     """The layer's propagation; with a bias, as if the layer had been without it."""
     inputs, outputs = [env[v] for v in layer.inputs], [env[v] - bias for v in layer.outputs]
-    return rule(op, *inputs, outputs[0] if len(outputs) == 1 else tuple(outputs))
+    return rule(op, *inputs, bare(outputs))
 
 
 def _total(values: tuple) -> jax.Array:

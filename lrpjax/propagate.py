@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from . import checks
 from ._compat import ClosedJaxpr, jaxpr_as_fun
-from .graph import Graph, Layer, make_op, run, single, trace
+from .graph import Graph, Layer, bare, make_op, run, single, trace, tupled
 from .methods import Method, resolve
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
@@ -80,6 +80,19 @@ def below(graph: Graph, start: str | None) -> tuple[Layer, ...]:
     return tuple(kept[::-1])
 
 
+def values_at(graph: Graph, start: str | None, names: Sequence[str]) -> list[int]:
+    """The values that these layers write ("input" is the model's), by number.
+
+    Raises ValueError for a layer that relevance injected at `start` does not reach.
+    """
+    reach = {layer.name for layer in below(graph, start)}
+    for name in names:
+        if name != "input" and checks.find_layer(graph, name).name not in reach:
+            raise ValueError(f"Relevance injected at {start!r} does not reach {name!r}.")
+    layers = graph.by_name
+    return [graph.program.inputs[0] if n == "input" else layers[n].outputs[0] for n in names]
+
+
 def chain(
     graph: Graph, method: Method, env: dict[int, Any], layers: Sequence[Layer]
 ) -> Callable[[Relevance], Relevance]:
@@ -90,29 +103,27 @@ def chain(
     for layer, rule in zip(layers, rules, strict=True):
         inputs = [env[v] for v in layer.inputs]
         outputs = [env[v] for v in layer.outputs]
-        output = outputs[0] if len(outputs) == 1 else tuple(outputs)
         like = [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in outputs]
-        stages.append((layer, rule(make_op(graph.program, layer, env), *inputs, output), like))
+        stages.append(
+            (layer, rule(make_op(graph.program, layer, env), *inputs, bare(outputs)), like)
+        )
 
     def propagate(relevance: Relevance) -> Relevance:
         relevance = dict(relevance)
         for layer, pull, like in reversed(stages):
             if not any(v in relevance for v in layer.outputs):
                 continue
-            parts = tuple(
-                relevance[v] if v in relevance else jnp.zeros(out.shape, out.dtype)
-                for v, out in zip(layer.outputs, like, strict=True)
+            pulled = pull(
+                bare(
+                    relevance[v] if v in relevance else jnp.zeros(out.shape, out.dtype)
+                    for v, out in zip(layer.outputs, like, strict=True)
+                )
             )
-            pulled = pull(parts[0] if len(parts) == 1 else parts)
-            for v, r in zip(layer.inputs, _tuple(pulled), strict=True):
+            for v, r in zip(layer.inputs, tupled(pulled), strict=True):
                 relevance[v] = relevance[v] + r if v in relevance else r
         return relevance
 
     return propagate
-
-
-def _tuple(value: Any) -> tuple:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def vjp(
@@ -141,10 +152,7 @@ def vjp(
     if isinstance(layers, str):
         raise TypeError(f"layers is a list of names: use layers=[{layers!r}].")
     names = tuple(dict.fromkeys(layers or ()))
-    reach = {layer.name for layer in below(graph, start)} | {"input"}
-    for name in names:
-        if name != "input" and checks.find_layer(graph, name).name not in reach:
-            raise ValueError(f"Relevance injected at {start!r} does not reach the layer {name!r}.")
+    values_at(graph, start, names)
     checks.rules_for(graph, method, below(graph, start))
     outputs, pull = _forward(graph, method, start, names, reading.consts, reading.leaves)
     checks.check_finite(outputs, ["the model's output"] * len(outputs))
@@ -164,7 +172,7 @@ def _forward(graph, method, start, names, consts, leaves):
         injected = list(program.outputs)
     else:
         injected = [checks.find_layer(graph, start).outputs[0]]
-    captured = [graph.by_name[n].outputs[0] for n in names if n != "input"]
+    captured = values_at(graph, start, [n for n in names if n != "input"])
 
     def pull(*relevance):
         seeds: Relevance = {}
@@ -272,8 +280,13 @@ def attribute(model: Callable, x: Any, method: str | Method, *, target: Any = No
 def _attribute(graph, method, consts, leaves, target):
     (logits,), pull = _forward(graph, method, None, (), consts, leaves)
     logits = logits.astype(single(logits.dtype))
+    read_out, _ = pull([start_relevance(method, logits, target)])
+    return logits, read_out
+
+
+def start_relevance(method: Method, logits: jax.Array, target: Any) -> jax.Array:
+    """The method's start at each image's target (None: its largest logit), 0 elsewhere."""
     target = logits.argmax(-1) if target is None else target
     seed = jax.nn.one_hot(target, logits.shape[-1], dtype=logits.dtype)
     seed = jnp.broadcast_to(seed, logits.shape)
-    read_out, _ = pull([seed * logits if method.start == "logit" else seed])
-    return logits, read_out
+    return seed * logits if method.start == "logit" else seed

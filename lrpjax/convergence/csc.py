@@ -27,7 +27,7 @@ from scipy.special import betaincinv
 from .. import checks
 from ..graph import LINEAR, Graph
 from ..methods import Method, resolve
-from ..propagate import below, chain, environment, read
+from ..propagate import below, chain, environment, read, values_at
 
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
 _BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless `chunk` says more
@@ -102,18 +102,16 @@ def csc(
     graph = read(model, images[:1], fold=method.fold).graph
     start_name = start or _output_layer(graph)
     names = tuple(layers) if layers is not None else measured_layers(graph, start_name)
-    reach = {layer.name for layer in below(graph, start_name)} | {"input"}
-    for name in names:
-        if name != "input" and checks.find_layer(graph, name).name not in reach:
-            raise ValueError(f"Relevance injected at {start_name!r} does not reach {name!r}.")
-    largest = max(np.prod(graph.program.shape(v)) for v in _values(graph, names))
+    values = values_at(graph, start_name, names)
+    largest = max(np.prod(graph.program.shape(v)) for v in values)
     at_once = chunk or max(1, _BYTES // (4 * int(largest)))
     batch = min(len(images), max(1, at_once // vectors))
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    checks.check_input([images])
+    reading = read(model, images[:batch], fold=method.fold)
     starts = range(0, len(images), batch)
     for i in track(starts, description=method.name, disable=not progress):
         index = np.minimum(np.arange(i, i + batch), len(images) - 1)  # the last batch is filled up
-        reading = read(model, images[index], fold=method.fold)
         found, finite = _measure(
             reading.graph,
             method,
@@ -130,11 +128,10 @@ def csc(
                 f"{i + batch - 1}: its relevance would mean nothing."
             )
         real = min(batch, len(images) - i)
-        for name, values in zip(names, found, strict=True):
-            pieces[name].append(np.asarray(values)[:, :real].ravel())
+        for name, distances in zip(names, found, strict=True):
+            pieces[name].append(np.asarray(distances)[:, :real].ravel())
     rows = []
-    for name in names:
-        (value,) = _values(graph, [name])
+    for name, value in zip(names, values, strict=True):
         channels = _channels(graph, value)
         measured = {"method": method.name, "start": start_name, "layer": name}
         rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
@@ -181,7 +178,7 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
     env = environment(graph, consts, [images])
     propagate = chain(graph, method, env, below(graph, start))
     seed = checks.find_layer(graph, start).outputs[0]
-    values = _values(graph, names)
+    values = values_at(graph, start, names)
     batch_axis = graph.axes.batch[seed] or 0
     shape = (*env[seed].shape[:batch_axis], *env[seed].shape[batch_axis + 1 :])
     drawn = jax.vmap(lambda k: jax.random.normal(k, (vectors, *shape), env[seed].dtype))(keys)
@@ -216,11 +213,6 @@ def _locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
 def _channels(graph: Graph, value: int) -> int:
     like = jax.ShapeDtypeStruct((2, *graph.program.shape(value)), jnp.float32)
     return jax.eval_shape(partial(_locations, graph, value), like).shape[-1]
-
-
-def _values(graph: Graph, names: Sequence[str]) -> list[int]:
-    layers = graph.by_name
-    return [graph.program.inputs[0] if n == "input" else layers[n].outputs[0] for n in names]
 
 
 def _output_layer(graph: Graph) -> str:

@@ -1,12 +1,13 @@
 """A JAX function becomes a chain of named layers. Knows nothing of relevance."""
 
-from .layers import KINDS as KINDS
 from .layers import LINEAR as LINEAR
 from .layers import Graph as Graph
 from .layers import Layer as Layer
 from .ops import Linear as Linear
 from .ops import Op as Op
+from .ops import bare as bare
 from .ops import make_op as make_op
+from .ops import tupled as tupled
 from .program import run as run
 from .program import single as single
 from .trace import trace as trace

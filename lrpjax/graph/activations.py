@@ -84,11 +84,9 @@ def find_activation(
     program: Program, uniform: dict[int, np.ndarray], value: int
 ) -> Activation | None:
     """The activation that ends in `value`: the smallest known piece of the program."""
-    order = {id(eqn): i for i, eqn in enumerate(program.eqns)}
     frontier, eqns = {value}, list[Eqn]()
     while len(eqns) < _LARGEST:
-        producers = [program.producer.get(v) for v in frontier]
-        eqn = max(producers, key=lambda e: -1 if e is None else order[id(e)])
+        eqn = program.producer.get(max(frontier, key=lambda v: program.order.get(v, -1)))
         if eqn is None:
             return None
         constants = [v for v in eqn.inputs if v not in program.active]

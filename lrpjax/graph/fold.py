@@ -18,7 +18,7 @@ from .axes import kept_axes
 from .program import Eqn, Program
 
 SUMS = {"reduce_sum", "reduce_window_sum", "cumsum"}
-_STEPS = {"add", "sub", "mul", "div", "neg"}
+STEPS = {"add", "sub", "mul", "div", "neg"}
 _BIJECTIVE = set(
     "reshape transpose squeeze expand_dims broadcast_in_dim convert_element_type copy rev "
     "reduce_precision optimization_barrier sharding_constraint name".split()
@@ -67,7 +67,7 @@ def find_affine(program: Program, value: int, *, fold: bool) -> Affine | None:
 def _is_step(program: Program, eqn: Eqn) -> bool:
     active = program.active_inputs(eqn)
     return (
-        eqn.name in _STEPS
+        eqn.name in STEPS
         and len(active) == 1
         and not (eqn.name == "div" and eqn.inputs[1] in program.active)
         and program.shape(active[0]) == program.shape(eqn.outputs[0])
@@ -140,7 +140,7 @@ def _standing_alone(program: Program, chain: list[Eqn]) -> Affine:
 
 def _bias_only(chain: list[Eqn]) -> int:
     """How much of the run a product keeps unfolded: its bias, which is one addition."""
-    moved = next((i for i, eqn in enumerate(chain) if eqn.name in _STEPS), 0)
+    moved = next((i for i, eqn in enumerate(chain) if eqn.name in STEPS), 0)
     return moved + 1 if chain and chain[moved].name == "add" else 0
 
 

@@ -23,8 +23,6 @@ STRUCTURAL = set(
 )
 _RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
 
-KINDS = (*LINEAR, "sum", "max_pool", "activation", "add", "structure", "unknown")
-
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -68,8 +66,9 @@ class Graph:
         self.axes: Axes = find_axes(program)
         _refuse_training_mode(program, self.axes)
         _refuse_integers(program)
-        found = _find_layers(program, fold)
-        self.layers: tuple[Layer, ...] = assign_names(program, paths, _describe(program, found))
+        uniform = uniform_values(program)
+        described = _describe(program, uniform, _find_layers(program, uniform, fold))
+        self.layers: tuple[Layer, ...] = assign_names(program, paths, described)
         self._key = (fold, _text(program), tuple((layer.name, layer.kind) for layer in self.layers))
 
     def __hash__(self) -> int:
@@ -93,10 +92,8 @@ def _text(program: Program) -> str:
     return repr((literals, eqns, avals, ends))
 
 
-def _find_layers(program: Program, fold: bool) -> list[Layer]:
+def _find_layers(program: Program, uniform: dict[int, Any], fold: bool) -> list[Layer]:
     """Walks from the outputs to the input and reads the layer that computes each value needed."""
-    uniform = uniform_values(program)
-    order = {out: i for i, eqn in enumerate(program.eqns) for out in eqn.outputs}
     needed = [v for v in program.outputs if v in program.active]
     done = set(program.inputs)
     layers: list[Layer] = []
@@ -108,7 +105,7 @@ def _find_layers(program: Program, fold: bool) -> list[Layer]:
         done.update(layer.outputs)
         layers.append(layer)
         needed.extend(layer.inputs)
-    return sorted(layers, key=lambda layer: max(order[v] for v in layer.outputs))
+    return sorted(layers, key=lambda layer: max(program.order[v] for v in layer.outputs))
 
 
 def _read(program: Program, uniform: dict[int, Any], value: int, fold: bool) -> Layer:
@@ -169,9 +166,8 @@ def _structure(program: Program, last: Eqn) -> Layer:
     return Layer("structure", tuple(eqns[::-1]), tuple(active), last.outputs)
 
 
-def _describe(program: Program, layers: list[Layer]) -> list[Layer]:
+def _describe(program: Program, uniform: dict[int, Any], layers: list[Layer]) -> list[Layer]:
     """Adds to each layer whether it is first and whether its inputs can be negative."""
-    uniform = uniform_values(program)
     unsigned = [
         v for v in program.inputs if np.issubdtype(program.avals[v].dtype, np.unsignedinteger)
     ]

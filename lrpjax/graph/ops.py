@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .fold import Affine, changes_scale
+from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
 from .program import Eqn, Program, evaluate, run, single
 
@@ -63,6 +63,17 @@ class Linear:
         return self.layer.non_negative
 
 
+def bare(values: Iterable[Any]) -> Any:
+    """What a layer with one value takes and gives bare, and one with several as a tuple."""
+    values = tuple(values)
+    return values[0] if len(values) == 1 else values
+
+
+def tupled(value: Any) -> tuple:
+    """The inverse of `bare`."""
+    return value if isinstance(value, tuple) else (value,)
+
+
 def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     """The layer as a function, with the constants and activations in `env`."""
     if layer.kind in LINEAR:
@@ -71,8 +82,7 @@ def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     def apply(*inputs):
         inner = {**env, **dict(zip(layer.inputs, inputs, strict=True))}
         outs = run(layer.eqns, inner)
-        values = tuple(outs[v] for v in layer.outputs)
-        return values[0] if len(values) == 1 else values
+        return bare(outs[v] for v in layer.outputs)
 
     detail = layer.eqns[-1] if layer.kind == "max_pool" else layer.detail
     return Op(layer, apply, detail)
@@ -85,7 +95,7 @@ def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
         return lambda value: run(eqns, {**env, start: value})[stop] if eqns else value
 
     def moves(eqns: Sequence[Eqn]) -> list[Eqn]:
-        return [eqn for eqn in eqns if not _is_step(eqn)]
+        return [eqn for eqn in eqns if eqn.name not in STEPS]
 
     def like(value: int) -> jax.Array:
         return jnp.zeros(program.shape(value), _dtype(program, value))
@@ -125,10 +135,6 @@ def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     to_core = _rearranged(moves(affine.pre))
     from_core = _rearranged(moves(affine.post))
     return Linear(layer, lambda x, weights: from_core(product(to_core(x), weights)), w, b, x_like)
-
-
-def _is_step(eqn: Eqn) -> bool:
-    return eqn.name in ("add", "sub", "mul", "div", "neg")
 
 
 def _has_offset(eqns: Sequence[Eqn]) -> bool:

@@ -50,6 +50,11 @@ class Program:
         return {out: eqn for eqn in self.eqns for out in eqn.outputs}
 
     @cached_property
+    def order(self) -> dict[int, int]:
+        """The place in the program at which each computed value is written."""
+        return {out: i for i, eqn in enumerate(self.eqns) for out in eqn.outputs}
+
+    @cached_property
     def consumers(self) -> dict[int, int]:
         """How often each value is read; an output of the program counts as read."""
         count = dict.fromkeys(range(len(self.avals)), 0)

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.errors import TraceContextError
 
@@ -49,7 +48,7 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
 
     x_leaves, x_tree = jax.tree.flatten(x)
     arrays = [leaves[i] for i in slots]
-    shaped = [_shaped(leaf) for leaf in x_leaves]
+    shaped = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in x_leaves]
     try:
         with _keras_untouched():
             closed = jax.make_jaxpr(call)(arrays, *shaped)
@@ -84,12 +83,6 @@ def _keras_untouched() -> AbstractContextManager:
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray)
-
-
-def _shaped(leaf: Any) -> jax.ShapeDtypeStruct:
-    if not hasattr(leaf, "dtype"):
-        leaf = jnp.asarray(leaf)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def _containers(model: Any) -> Iterator[tuple[str, Any]]:

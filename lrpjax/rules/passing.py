@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..graph import Op
+from ..graph import Op, bare
 from .rule import negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
@@ -27,7 +27,7 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
     inputs = values[:-1]
     function = op.detail if op.layer.kind == "activation" else op
     _, pull = jax.vjp(function, *inputs)
-    return lambda r: _bare(pull(r))
+    return lambda r: bare(pull(r))
 
 
 def input_times_gradient(op: Op, x: jax.Array, y: jax.Array) -> Pull:
@@ -106,7 +106,3 @@ def _unbroadcast(r: jax.Array, like: jax.Array) -> jax.Array:
     """Sums relevance over the axes along which an operand was repeated."""
     axes = tuple(i for i, (n, m) in enumerate(zip(like.shape, r.shape, strict=True)) if n < m)
     return r.sum(axes, keepdims=True) if axes else r
-
-
-def _bare(values: tuple) -> Any:
-    return values[0] if len(values) == 1 else values
