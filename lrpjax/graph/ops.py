@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .blocks import Entry, of_each_entry
 from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
 from .program import Eqn, Program, evaluate, run, single
@@ -39,23 +40,26 @@ class Op:
 class Linear:
     """A layer z = W x + b, folded: `op(x)` is W x, `op.T(r)` is W^T r.
 
-    product(x, w): the linear map with the weights w in place of W; every term of its sums is
-    one entry of x times one entry of w. w: the weights, in the layer's own layout.
+    Both take other weights in place of W: an array in W's layout, or a function of each entry
+    (`positive`), which costs no second copy of a large W.
+    product(x, w, entry): the linear map with the weights entry(w); every term of its sums is
+    one entry of x times one of the weights. w: the weights, in the layer's own layout.
     b: the bias, broadcastable to z, or None. x_like: shape and dtype of x.
     """
 
     layer: Layer
-    product: Callable[[jax.Array, jax.Array], jax.Array]
+    product: Callable[[jax.Array, jax.Array, Entry | None], jax.Array]
     w: jax.Array
     b: jax.Array | None
     x_like: jax.ShapeDtypeStruct
 
-    def __call__(self, x: jax.Array, w: jax.Array | None = None) -> jax.Array:
-        return self.product(x, self.w if w is None else w)
+    def __call__(self, x: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
+        if w is None or callable(w):
+            return self.product(x, self.w, w)
+        return self.product(x, w, None)
 
-    def T(self, r: jax.Array, w: jax.Array | None = None) -> jax.Array:
-        weights = self.w if w is None else w
-        (out,) = jax.linear_transpose(lambda x: self.product(x, weights), self.x_like)(r)
+    def T(self, r: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
+        (out,) = jax.linear_transpose(lambda x: self(x, w), self.x_like)(r)
         return out
 
     @property
@@ -105,7 +109,7 @@ def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     if affine.core is None:
         offset, factor = _offset_and_factor(steps(affine.post, affine.root, out), like(affine.root))
         has_offset = _has_offset(affine.post)
-        return Linear(layer, jnp.multiply, factor, offset if has_offset else None, x_like)
+        return Linear(layer, _scaled, factor, offset if has_offset else None, x_like)
 
     core = affine.core
     (core_in,) = program.active_inputs(core)
@@ -113,9 +117,10 @@ def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     side = 1 if core.inputs[0] == core_in else 0
     w = env[core.inputs[side]]
 
-    def product(x, weights):
-        operands = (x, weights) if side == 1 else (weights, x)
-        return evaluate(core, operands)[0]
+    def product(x, weights, entry=None):
+        if entry is None:
+            return evaluate(core, (x, weights) if side == 1 else (weights, x))[0]
+        return of_each_entry(core, side, x, weights, entry)
 
     before = steps(affine.pre, affine.root, core_in)
     after = steps(affine.post, core_out, out)
@@ -134,7 +139,12 @@ def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
             b = offset
     to_core = _rearranged(moves(affine.pre))
     from_core = _rearranged(moves(affine.post))
-    return Linear(layer, lambda x, weights: from_core(product(to_core(x), weights)), w, b, x_like)
+    rearranged = lambda x, weights, entry: from_core(product(to_core(x), weights, entry))
+    return Linear(layer, rearranged, w, b, x_like)
+
+
+def _scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> jax.Array:
+    return x * (weights if entry is None else entry(weights))
 
 
 def _has_offset(eqns: Sequence[Eqn]) -> bool:

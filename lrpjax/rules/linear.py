@@ -85,16 +85,14 @@ def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
 
 def flat(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i 1_ij R_i / sum_k 1_ik over the inputs connected to i. Lapuschkin et al. 2017."""
-    ones = jnp.ones_like(op.w)
-    count = op(jnp.ones_like(x), ones)
-    return lambda r: op.T(r / nonzero(count), ones)
+    count = op(jnp.ones_like(x), jnp.ones_like)
+    return lambda r: op.T(r / nonzero(count), jnp.ones_like)
 
 
 def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i W_ij^2 R_i / sum_k W_ik^2. Montavon et al. 2017, eq. 12."""
-    squares = op.w**2
-    total = op(jnp.ones_like(x), squares)
-    return lambda r: op.T(r / nonzero(total), squares)
+    total = op(jnp.ones_like(x), jnp.square)
+    return lambda r: op.T(r / nonzero(total), jnp.square)
 
 
 def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: float, high: float) -> Pull:
@@ -102,13 +100,12 @@ def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: float, high: float) -> 
 
     For inputs known to lie in the box [l, u]; the bias takes no part.
     """
-    w, plus, minus = op.w, positive(op.w), negative(op.w)
     l, u = jnp.full_like(x, low), jnp.full_like(x, high)
-    total = op(x, w) - op(l, plus) - op(u, minus)
+    total = op(x) - op(l, positive) - op(u, negative)
 
     def pull(r):
         s = r / stabilise(total)
-        return x * op.T(s, w) - l * op.T(s, plus) - u * op.T(s, minus)
+        return x * op.T(s) - l * op.T(s, positive) - u * op.T(s, negative)
 
     return pull
 
@@ -119,12 +116,11 @@ def _part(op: Linear, x: jax.Array, sign: int) -> tuple[jax.Array, Pull]:
     Half the work where the inputs are known not to be negative.
     """
     same, other = (positive, negative) if sign > 0 else (negative, positive)
-    w_same, x_plus = same(op.w), positive(x)
     if op.non_negative:
-        return op(x, w_same), lambda r: x * op.T(r, w_same)
-    w_other, x_minus = other(op.w), negative(x)
-    total = op(x_plus, w_same) + op(x_minus, w_other)
-    both = jnp.stack([w_same, w_other])
+        return op(x, same), lambda r: x * op.T(r, same)
+    x_plus, x_minus = positive(x), negative(x)
+    total = op(x_plus, same) + op(x_minus, other)
+    both = jnp.stack([same(op.w), other(op.w)])
 
     def pull(r):
         # vmap over the weights makes one product of the two: r is read once.
