@@ -4,10 +4,11 @@ from . import composites as composites
 from . import convergence as convergence
 from . import methods as methods
 from . import models as models
+from . import patterns as patterns
 from . import rules as rules
+from .attribution import attribute as attribute
+from .attribution import vjp as vjp
 from .plan import plan as plan
-from .propagate import attribute as attribute
-from .propagate import vjp as vjp
 from .report import plots as plots
 
 __version__ = "0.1.0"

@@ -30,7 +30,7 @@ CALLS = {
     "custom_vjp_call_jaxpr",
 }
 
-_OWN = (join(dirname(__file__), "graph"), join(dirname(__file__), "propagate.py"))
+_OWN = (join(dirname(__file__), "graph"), join(dirname(__file__), "reading.py"))
 
 
 def call_body(eqn) -> ClosedJaxpr:

@@ -12,8 +12,10 @@ import numpy as np
 
 from ._compat import outside_traces
 from .graph import Graph, Layer
-from .methods import Method
+from .method import Method
 from .rules import Rule
+
+ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 
 def is_concrete(value: Any) -> bool:
@@ -47,6 +49,23 @@ def check_input(leaves: Sequence[Any]) -> None:
         if not jnp.issubdtype(leaf.dtype, jnp.floating) | jnp.issubdtype(leaf.dtype, jnp.integer):
             raise TypeError(f"The input must be real numbers, got dtype {leaf.dtype}.")
     check_finite(leaves, ["the input"] * len(leaves))
+
+
+def check_range(leaves: Sequence[Any], method: Method) -> None:
+    """Raises ValueError if a concrete input leaves the range that the method's rules suppose."""
+    if method.input_range is None:
+        return
+    low, high = (np.asarray(bound) for bound in method.input_range)
+    for leaf in leaves:
+        if not is_concrete(leaf):
+            continue
+        least, most = float(jnp.min(leaf)), float(jnp.max(leaf))
+        if least < low.min() - ROUNDING or most > high.max() + ROUNDING:
+            raise ValueError(
+                f"{method.name} supposes an input between {low.min():g} and {high.max():g}, this "
+                f"one holds {least:g} to {most:g}: give the low and high that the model's "
+                "preprocessing allows."
+            )
 
 
 def find_layer(graph: Graph, name: str) -> Layer:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .graph import LINEAR, Layer
-from .rules import Rule
+from .rules import Rule, negated
+from .rules import rule as make_rule
 
 Composite = Callable[[Layer], Rule | None]
 
@@ -60,6 +61,23 @@ class OrElse:
 
     def __call__(self, layer: Layer) -> Rule | None:
         return self.one(layer) or self.other(layer)
+
+
+@dataclass(frozen=True)
+class NegateLast:
+    """The composite's rules, with the weights of the last linear layers negated."""
+
+    composite: Composite
+
+    def __call__(self, layer: Layer) -> Rule | None:
+        found = self.composite(layer)
+        if found is None or not layer.last:
+            return found
+        return make_rule(negated, of=found)
+
+
+def negate_last(composite: Composite) -> NegateLast:
+    return NegateLast(composite)
 
 
 def first_layer(rule: Rule) -> FirstLayer:

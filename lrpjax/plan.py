@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from . import checks, rules
 from ._text import columns
 from .graph import Graph, Layer, Linear, bare, make_op, tupled
-from .methods import Method, resolve
-from .propagate import environment, read, start_relevance
+from .method import Method
+from .methods import resolve_chain
+from .propagate import Chain, Stage, baselines_of, one_hot, start_relevance
+from .reading import environment, read
 
 # Rules whose denominators lose a share to the stabiliser; what the others lose without a bias
 # is that of outputs with no contribution of the sign they distribute over.
@@ -117,7 +119,7 @@ def plan(model: Callable, x: Any, method: str | Method) -> Plan:
     x: an input, or anything with its shape and dtype (`jax.ShapeDtypeStruct`). Layers without
     a rule are listed as such; using the plan's method on them raises.
     """
-    method = resolve(method, model)
+    method = resolve_chain(method, model)
     filled = jax.tree.map(_example, x)
     return Plan(model, method, read(model, filled, fold=method.fold).graph)
 
@@ -127,13 +129,21 @@ def _example(leaf: Any) -> Any:
     return jnp.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=0)
 def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any):
     env = environment(graph, consts, leaves)
-    folded = dict(env)
-    stages, differences = [], []
-    found = checks.rules_for(graph, method, graph.layers)
-    for layer, rule in zip(graph.layers, found, strict=True):
+    ledger = lambda baseline: _ledger(graph, method, env, target, baseline)
+    if method.baseline is None:
+        return _differences(graph, env), ledger(None)
+    baselines = baselines_of(method.baseline, [env[v] for v in graph.program.inputs])
+    means = jax.tree.map(lambda r: r.mean(0), jax.lax.map(ledger, baselines))
+    return _differences(graph, env), means
+
+
+def _differences(graph: Graph, env: dict[int, Any]) -> list[jax.Array]:
+    """How far each layer's folded output is from the model's own, relative to its largest value."""
+    folded, differences = dict(env), []
+    for layer in graph.layers:
         op = make_op(graph.program, layer, env)
         values = op(*(folded[v] for v in layer.inputs))
         if isinstance(op, Linear) and op.b is not None:
@@ -144,31 +154,39 @@ def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any
             for v in layer.outputs
         ]
         differences.append(jnp.max(jnp.stack(worst)))
-        stages.append((layer, rule, op))
+    return differences
 
-    logits = env[graph.program.outputs[0]]
-    relevance = {graph.program.outputs[0]: start_relevance(method, logits, target)}
+
+def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, baseline: Any) -> list:
+    """Per layer: relevance out and in, and the deficit by where it went; see `Check`."""
+    links = Chain(graph, method, env, graph.layers, baseline)
+    output = graph.program.outputs[0]
+    seed = start_relevance(method, env[output], one_hot(target, env[output]))
+    travelling = links.start({output: seed})
     ledger = []
-    for layer, rule, op in reversed(stages):
-        outs = tuple(relevance.get(v, jnp.zeros_like(env[v])) for v in layer.outputs)
-        pulled = tupled(_pull(layer, rule, op, env)(bare(outs)))
-        for v, r_in in zip(layer.inputs, pulled, strict=True):
-            relevance[v] = relevance[v] + r_in if v in relevance else r_in
-        total_out, total_in = _total(outs), _total(pulled)
+    for stage in reversed(links.stages):
+        layer, op = stage.layer, stage.op
+        outs = links.arriving(stage, travelling)
+        pulled = tupled(stage.pull(bare(outs)))
+        for v, r in zip(layer.inputs, pulled, strict=True):
+            travelling[v] = travelling[v] + r if v in travelling else r
+        total = lambda values, maps: _total(
+            tuple(links.read_out(v, m) for v, m in zip(values, maps, strict=True))
+        )
+        total_out, total_in = total(layer.outputs, outs), total(layer.inputs, pulled)
         bias = jnp.zeros(())
-        if isinstance(op, Linear) and op.b is not None:
-            without = _pull(layer, rule, replace(op, b=None), env, bias=op.b)(bare(outs))
-            bias = _total((without,)) - total_in
+        if isinstance(op, Linear) and op.b is not None and baseline is None:
+            bias = _total((_without_bias(stage, op, env)(bare(outs)),)) - _total(pulled)
         rest = total_out - total_in - bias
-        split = (rest, 0.0) if rule.function in _STABILISED else (0.0, rest)
+        split = (rest, 0.0) if stage.rule.function in _STABILISED else (0.0, rest)
         ledger.append((total_out, total_in, bias, *split))
-    return differences, ledger[::-1]
+    return ledger[::-1]
 
 
-def _pull(layer: Layer, rule: rules.Rule, op: Any, env: dict[int, Any], bias: Any = 0.0) -> Any:
-    """The layer's propagation; with a bias, as if the layer had been without it."""
-    inputs, outputs = [env[v] for v in layer.inputs], [env[v] - bias for v in layer.outputs]
-    return rule(op, *inputs, bare(outputs))
+def _without_bias(stage: Stage, op: Linear, env: dict[int, Any]) -> Callable:
+    """The layer's propagation, as if it had been without its bias."""
+    (x,), (z,) = stage.layer.inputs, stage.layer.outputs
+    return stage.rule(replace(op, b=None), env[x], env[z] - op.b)
 
 
 def _total(values: tuple) -> jax.Array:

@@ -27,6 +27,8 @@ def softmax():
     return lambda x: jax.nn.softmax(net()(x))
 """
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
@@ -95,7 +97,7 @@ def test_ctrl_c_keeps_what_is_finished(run, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(convergence, "csc", interrupted)
-    monkeypatch.setattr(cli, "THREADS", 1)
+    monkeypatch.setattr(cli.common, "THREADS", 1)
     code, out, _ = run("csc", "--method", "gradient", "--method", "lrp-z")
     assert code == 130 and "1 of 2 finished and saved" in out
     rows = json.loads((tmp_path / "lrpjax-csc" / "results.json").read_text())["rows"]
@@ -146,4 +148,6 @@ def test_a_mistake_is_one_sentence(run, arguments, expected):
 
 def test_help_names_every_command(run):
     code, out, _ = run("--help", model=False)
-    assert code == 0 and all(name in out for name in ("csc", "plan", "methods", "train"))
+    assert code == 0 and all(
+        name in out for name in ("csc", "attribute", "plan", "methods", "train")
+    )

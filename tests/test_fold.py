@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 
 from lrpjax.graph import LINEAR, make_op
-from lrpjax.propagate import environment, read
+from lrpjax.reading import environment, read
 
 TOLERANCE = {  # the same sums of up to 108 numbers of order 1 in another order
     "float64": 1e-10,

@@ -16,7 +16,7 @@ from jax.nn import relu
 from jax.tree_util import Partial
 
 import lrpjax as lrp
-from lrpjax.propagate import read
+from lrpjax.reading import read
 
 SAME = 1e-12  # the same equations in float64, in another order
 PARAMETER = 1e-6  # an activation's parameter is read off its values in float32

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 
 import lrpjax as lrp
-from lrpjax.propagate import read
+from lrpjax.reading import read
 
 # Of the largest entry of a map. The libraries order the arithmetic of BatchNorm differently.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}

@@ -26,8 +26,10 @@ from scipy.special import betaincinv
 
 from .. import checks
 from ..graph import LINEAR, Graph
-from ..methods import Method, resolve
-from ..propagate import below, chain, environment, read, values_at
+from ..method import Method
+from ..methods import resolve_chain
+from ..propagate import chain
+from ..reading import below, environment, read, values_at
 
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
 _BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless `chunk` says more
@@ -98,7 +100,7 @@ def csc(
         raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
     if not hasattr(images, "shape") or len(images) == 0:
         raise ValueError("CSC needs a batch of images: one array (N, ...) with N at least 1.")
-    method = resolve(method, model)
+    method = resolve_chain(method, model)
     graph = read(model, images[:1], fold=method.fold).graph
     start_name = start or _output_layer(graph)
     names = tuple(layers) if layers is not None else measured_layers(graph, start_name)
@@ -172,7 +174,7 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
     return jax.lax.map(pair, jnp.array(list(combinations(range(len(vectors)), 2))))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@partial(jax.jit, static_argnums=(0, 2, 3, 4))
 def _measure(graph, method, start, names, sizes, consts, images, keys):
     vectors, at_once = sizes
     env = environment(graph, consts, [images])
@@ -186,8 +188,6 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
 
     def relevance(r):
         found = propagate({seed: r})
-        if method.times_input:
-            found[graph.program.inputs[0]] *= env[graph.program.inputs[0]]
         return [found[v] for v in values]
 
     parts = [jax.vmap(relevance)(drawn[i : i + at_once]) for i in range(0, vectors, at_once)]

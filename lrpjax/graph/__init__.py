@@ -6,8 +6,14 @@ from .layers import Layer as Layer
 from .ops import Linear as Linear
 from .ops import Op as Op
 from .ops import bare as bare
+from .ops import make_linear as make_linear
 from .ops import make_op as make_op
 from .ops import tupled as tupled
+from .patches import fan_in as fan_in
+from .patches import grid as grid
+from .patches import neuron_sums as neuron_sums
+from .patches import on_grid as on_grid
+from .patches import patch_sums as patch_sums
 from .program import run as run
 from .program import single as single
 from .trace import trace as trace

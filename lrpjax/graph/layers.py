@@ -33,8 +33,9 @@ class Layer:
     values without computing; unknown has no rule of its own.
     inputs, outputs: the numbers of the input-dependent values that it reads and writes.
     detail: what the kind needs to be evaluated (see `ops`).
-    first: no other linear layer lies between the input and this one.
+    first, last: no other linear layer lies between the input and this one, or above it.
     non_negative: its inputs cannot be negative.
+    feature: the axis of its (first) input's features, or None.
     """
 
     kind: str
@@ -44,7 +45,9 @@ class Layer:
     detail: Any = None
     name: str = ""
     first: bool = False
+    last: bool = False
     non_negative: bool = False
+    feature: int | None = None
 
     @property
     def primitive(self) -> str:
@@ -67,7 +70,7 @@ class Graph:
         _refuse_training_mode(program, self.axes)
         _refuse_integers(program)
         uniform = uniform_values(program)
-        described = _describe(program, uniform, _find_layers(program, uniform, fold))
+        described = _describe(program, uniform, self.axes, _find_layers(program, uniform, fold))
         self.layers: tuple[Layer, ...] = assign_names(program, paths, described)
         self._key = (fold, _text(program), tuple((layer.name, layer.kind) for layer in self.layers))
 
@@ -166,13 +169,16 @@ def _structure(program: Program, last: Eqn) -> Layer:
     return Layer("structure", tuple(eqns[::-1]), tuple(active), last.outputs)
 
 
-def _describe(program: Program, uniform: dict[int, Any], layers: list[Layer]) -> list[Layer]:
-    """Adds to each layer whether it is first and whether its inputs can be negative."""
+def _describe(
+    program: Program, uniform: dict[int, Any], axes: Axes, layers: list[Layer]
+) -> list[Layer]:
+    """Adds to each layer whether it is first or last and what is known of its inputs."""
     unsigned = [
         v for v in program.inputs if np.issubdtype(program.avals[v].dtype, np.unsignedinteger)
     ]
     positive = set(unsigned) | {v for v, x in uniform.items() if x >= 0}
     untouched = set(program.inputs)  # values that no linear layer has made
+    last = _last_linear(program, layers)
     described = []
     for layer in layers:
         non_negative = all(v in positive for v in layer.inputs)
@@ -181,8 +187,29 @@ def _describe(program: Program, uniform: dict[int, Any], layers: list[Layer]) ->
             untouched.update(layer.outputs)
         if _stays_positive(program, layer, positive, non_negative):
             positive.update(layer.outputs)
-        described.append(replace(layer, first=first, non_negative=non_negative))
+        described.append(
+            replace(
+                layer,
+                first=first,
+                last=layer.outputs in last,
+                non_negative=non_negative,
+                feature=axes.feature[layer.inputs[0]],
+            )
+        )
     return described
+
+
+def _last_linear(program: Program, layers: list[Layer]) -> set[tuple[int, ...]]:
+    """The linear layers, by their outputs, above which there is none."""
+    above, found = set(program.outputs), set()
+    for layer in reversed(layers):
+        if above.isdisjoint(layer.outputs):
+            continue
+        if layer.kind in LINEAR:
+            found.add(layer.outputs)
+        else:
+            above.update(layer.inputs)
+    return found
 
 
 def _stays_positive(program: Program, layer: Layer, positive: set[int], given: bool) -> bool:

@@ -16,8 +16,21 @@ from .layers import LINEAR, Layer
 from .program import Eqn, Program, evaluate, run, single
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a method knows of a layer besides its values; None where it needs nothing.
+
+    reference: (inputs, output) of the layer at the baseline. split: for each input the positive
+    and the negative part of its difference from there, (2, *shape). pattern: see `lrpjax.patterns`.
+    """
+
+    reference: Any = None
+    split: Any = None
+    pattern: jax.Array | None = None
+
+
 @dataclass(frozen=True)
-class Op:
+class Op(Given):
     """A layer at work: `op(*inputs)` is its output (a tuple where it has several).
 
     detail: the activation's function, the signs of an addition, or the pooling equation.
@@ -37,7 +50,23 @@ class Op:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Core:
+    """The convolution or product in a linear layer. side: which operand the weights are.
+
+    before, after: the rearrangements between the layer's input and output and those of `eqn`.
+    w_shape, z_like: the shape of its weights; shape and dtype of its output.
+    """
+
+    eqn: Eqn
+    side: int
+    before: Callable[[jax.Array], jax.Array]
+    after: Callable[[jax.Array], jax.Array]
+    w_shape: tuple[int, ...]
+    z_like: jax.ShapeDtypeStruct
+
+
+@dataclass(frozen=True)
+class Linear(Given):
     """A layer z = W x + b, folded: `op(x)` is W x, `op.T(r)` is W^T r.
 
     Both take other weights in place of W: an array in W's layout, or a function of each entry
@@ -45,6 +74,7 @@ class Linear:
     product(x, w, entry): the linear map with the weights entry(w); every term of its sums is
     one entry of x times one of the weights. w: the weights, in the layer's own layout.
     b: the bias, broadcastable to z, or None. x_like: shape and dtype of x.
+    core: the convolution or product itself; None for a layer that only scales.
     """
 
     layer: Layer
@@ -52,6 +82,7 @@ class Linear:
     w: jax.Array
     b: jax.Array | None
     x_like: jax.ShapeDtypeStruct
+    core: Core | None = None
 
     def __call__(self, x: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
         if w is None or callable(w):
@@ -81,7 +112,7 @@ def tupled(value: Any) -> tuple:
 def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     """The layer as a function, with the constants and activations in `env`."""
     if layer.kind in LINEAR:
-        return _linear(program, layer, env)
+        return make_linear(program, layer, env)
 
     def apply(*inputs):
         inner = {**env, **dict(zip(layer.inputs, inputs, strict=True))}
@@ -92,7 +123,7 @@ def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     return Op(layer, apply, detail)
 
 
-def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
+def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     affine: Affine = layer.detail
 
     def steps(eqns: Sequence[Eqn], start: int, stop: int) -> Callable[[jax.Array], jax.Array]:
@@ -140,7 +171,9 @@ def _linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     to_core = _rearranged(moves(affine.pre))
     from_core = _rearranged(moves(affine.post))
     rearranged = lambda x, weights, entry: from_core(product(to_core(x), weights, entry))
-    return Linear(layer, rearranged, w, b, x_like)
+    z_core = jax.ShapeDtypeStruct(program.shape(core_out), x_like.dtype)
+    parts = Core(core, side, to_core, from_core, w.shape, z_core)
+    return Linear(layer, rearranged, w, b, x_like, parts)
 
 
 def _scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> jax.Array:

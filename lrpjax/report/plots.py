@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from .heatmaps import heatmap as heatmap
+from .heatmaps import normalise as normalise
+from .heatmaps import sheet as sheet
+
 if TYPE_CHECKING:
     from ..convergence import CSC
 

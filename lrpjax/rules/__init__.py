@@ -8,12 +8,17 @@ A rule is `rule(function, **parameters)`. The functions, by the layers they are 
 * activations: pass_, guided, deconv, rect
 * additions of two values: add_copy, add_signed, add_alpha_beta
 * anything: gradient
+
+DeepLIFT (`rules.deeplift`) and the pattern methods (`rules.patterns`) have rules of their own.
 """
 
+from . import deeplift as deeplift
+from . import patterns as patterns
 from .linear import alpha_beta as alpha_beta
 from .linear import epsilon as epsilon
 from .linear import flat as flat
 from .linear import gamma as gamma
+from .linear import negated as negated
 from .linear import wsquare as wsquare
 from .linear import z as z
 from .linear import zbox as zbox

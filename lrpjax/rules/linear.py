@@ -10,14 +10,16 @@ Sources: Bach et al. 2015; Montavon et al. 2017 and 2019; Sixt et al. 2020.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 
 from ..graph import Linear
-from .rule import STABILISER, negative, nonzero, positive, stabilise
+from .rule import STABILISER, Rule, negative, nonzero, positive, stabilise
 
 Pull = Callable[[jax.Array], jax.Array]
+Bound = float | tuple[float, ...]
 
 
 def epsilon(op: Linear, x: jax.Array, z: jax.Array, *, epsilon: float) -> Pull:
@@ -95,12 +97,13 @@ def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     return lambda r: op.T(r / nonzero(total), jnp.square)
 
 
-def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: float, high: float) -> Pull:
+def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: Bound, high: Bound) -> Pull:
     """R_j = sum_i (W_ij x_j - W+_ij l - W-_ij u) R_i / sum_k (the same). Montavon et al. 2017.
 
-    For inputs known to lie in the box [l, u]; the bias takes no part.
+    For inputs known to lie in the box [l, u], each a number or one for each channel; the bias
+    takes no part.
     """
-    l, u = jnp.full_like(x, low), jnp.full_like(x, high)
+    l, u = (_per_channel(op, x, bound) for bound in (low, high))
     total = op(x) - op(l, positive) - op(u, negative)
 
     def pull(r):
@@ -108,6 +111,30 @@ def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: float, high: float) -> 
         return x * op.T(s) - l * op.T(s, positive) - u * op.T(s, negative)
 
     return pull
+
+
+def negated(op: Linear, x: jax.Array, z: jax.Array, *, of: Rule) -> Pull:
+    """The rule `of` for the layer -W x - b: evidence against what the layer computes.
+
+    At the last layer it makes the dual of contrastive methods. Gu et al. 2018, CLRP2.
+    """
+    b = None if op.b is None else -op.b
+    return of(replace(op, w=-op.w, b=b), x, -z)
+
+
+def _per_channel(op: Linear, x: jax.Array, bound: Bound) -> jax.Array:
+    """A bound as an array that broadcasts to x, its channels on x's channel axis."""
+    values = jnp.asarray(bound, x.dtype)
+    axis = op.layer.feature
+    if values.ndim:
+        if axis is None or x.shape[axis] != len(values):
+            channels = "none" if axis is None else x.shape[axis]
+            raise ValueError(
+                f"{len(values)} bounds per channel do not fit the input {x.shape} of the layer "
+                f"{op.layer.name!r} ({channels} channels): give one number or one per channel."
+            )
+        values = jnp.expand_dims(values, [i for i in range(x.ndim) if i != axis])
+    return jnp.broadcast_to(values, x.shape)
 
 
 def _part(op: Linear, x: jax.Array, sign: int) -> tuple[jax.Array, Pull]:

@@ -67,7 +67,7 @@ def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
 def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     """R_a = R, R_c = +-R: the derivative of a +- c."""
     return lambda r: tuple(
-        _unbroadcast(sign * r, v) for sign, v in zip(op.detail, (a, c), strict=True)
+        unbroadcast(sign * r, v) for sign, v in zip(op.detail, (a, c), strict=True)
     )
 
 
@@ -77,7 +77,7 @@ def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
 
     def pull(r):
         s = r / stabilise(y)
-        return tuple(_unbroadcast(t * s, v) for t, v in zip(terms, (a, c), strict=True))
+        return tuple(unbroadcast(t * s, v) for t, v in zip(terms, (a, c), strict=True))
 
     return pull
 
@@ -97,12 +97,12 @@ def add_alpha_beta(
         def share(t):
             return alpha * positive(t) * r / total_plus - beta * negative(t) * r / total_minus
 
-        return tuple(_unbroadcast(share(t), v) for t, v in zip(terms, (a, c), strict=True))
+        return tuple(unbroadcast(share(t), v) for t, v in zip(terms, (a, c), strict=True))
 
     return pull
 
 
-def _unbroadcast(r: jax.Array, like: jax.Array) -> jax.Array:
+def unbroadcast(r: jax.Array, like: jax.Array) -> jax.Array:
     """Sums relevance over the axes along which an operand was repeated."""
     axes = tuple(i for i, (n, m) in enumerate(zip(like.shape, r.shape, strict=True)) if n < m)
     return r.sum(axes, keepdims=True) if axes else r

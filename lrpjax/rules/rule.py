@@ -20,7 +20,7 @@ class Rule:
     function: Callable[..., Callable[[jax.Array], Any]]
     parameters: tuple[tuple[str, Any], ...] = ()
 
-    def __call__(self, op: Any, *values: Any) -> Callable[[jax.Array], Any]:
+    def __call__(self, op: Any, *values: Any) -> Any:
         return self.function(op, *values, **dict(self.parameters))
 
     def __str__(self) -> str:

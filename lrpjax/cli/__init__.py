@@ -1,0 +1,37 @@
+"""The command line: `lrpjax csc`, `attribute`, `plan`, `methods`, `train`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+from rich.console import Console
+
+from . import attribute, csc, describe, train
+
+app = typer.Typer(
+    help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # so that paragraphs flow
+)
+for _command in (csc.csc, attribute.attribute, describe.plan, describe.methods, train.train):
+    app.command()(_command)
+
+
+def main() -> None:
+    """The entry point: warnings, and errors that the user can mend, are one sentence each."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _print_error(message, "yellow")
+        try:
+            app()
+        except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
+            _print_error(error, "red")
+            sys.exit(1)
+
+
+def _print_error(message: object, style: str) -> None:
+    console = Console(stderr=True)
+    console.print(f"lrpjax: {message}", style=style, highlight=False, soft_wrap=True, markup=False)

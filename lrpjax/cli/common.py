@@ -1,0 +1,167 @@
+"""What the commands share: their options, models and images, jobs under a progress bar, files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+console = Console()
+BUNDLED = ("cifar10",)
+THREADS = 2  # compiling one method overlaps with running another
+INTERRUPTED = 130  # the exit status after Ctrl-C
+
+ModelOption = Annotated[
+    str, typer.Option(help="cifar10, or package.module:function, a factory without arguments.")
+]
+ImagesOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="A folder, image files or an .npz with `images`. Default: the bundled 20."),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Write settings and rows to this file.")
+]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """pixels: uint8 (N, H, W, 3). names: one per image. x: the same as the model takes them.
+    settings: which model and which images, for the results."""
+
+    pixels: Any
+    names: list[str]
+    x: Any
+    settings: dict[str, Any]
+
+
+def load(name: str, sources: Sequence[Path] | None, *, bundled: int = 20) -> tuple[Any, Inputs]:
+    """The model and its input images: those of `sources`, or as many of the bundled ones."""
+    import jax.numpy as jnp
+
+    from ..images import bundled_images, load_images
+    from ..models.cifar10 import CLASSES
+
+    network = _model(name)
+    if sources:
+        loaded = load_images(sources, size=getattr(network, "image_size", None))
+        pixels, names, origin = loaded.pixels, loaded.names, [str(source) for source in sources]
+        skipped = len(loaded.skipped)
+        for file, reason in loaded.skipped[:10]:
+            console.print(f"skipped {file}: {reason}", style="yellow", soft_wrap=True, markup=False)
+    else:
+        pixels, labels = (array[:bundled] for array in bundled_images())
+        names = [f"cifar10-{i}-{CLASSES[label]}" for i, label in enumerate(labels)]
+        origin, skipped = ["bundled CIFAR-10 test images"], 0
+    prepare = getattr(network, "preprocess", lambda images: jnp.asarray(images, jnp.float32) / 255)
+    counts = {"n_images": len(pixels), "skipped_files": skipped}
+    settings = {"model": name, "images": origin, **counts}
+    return network, Inputs(pixels, names, prepare(pixels), settings)
+
+
+def _model(name: str) -> Any:
+    from .. import models
+
+    if name in BUNDLED:
+        return getattr(models, name)()
+    if ":" not in name:
+        raise ValueError(
+            f"There is no model {name!r}: use {' or '.join(BUNDLED)}, or package.module:function."
+        )
+    module, _, function = name.partition(":")
+    sys.path.insert(0, "")  # the user's own module, beside where the command is run
+    factory = getattr(importlib.import_module(module), function, None)
+    if factory is None:
+        raise ValueError(f"The module {module!r} has no function {function!r}.")
+    return factory()
+
+
+def make_method(name: str, network: Any, *, seed: int = 0) -> Any:
+    """The method of that name for this network; one that draws random numbers gets the seed."""
+    import jax
+
+    from .. import methods
+
+    if name in methods.TABLE and methods.TABLE[name].needs == "key":
+        return methods.get(name, key=jax.random.key(seed))
+    return methods.resolve(name, network)
+
+
+def say_skipped(settings: dict[str, Any]) -> None:
+    if skipped := settings.get("skipped_files"):
+        say(f"\n{skipped} unreadable files skipped, {settings['n_images']} images read.")
+
+
+def run_jobs(
+    jobs: Sequence[Hashable],
+    work: Callable[[Any], Any],
+    keep: Callable[[Any, Any], None],
+    *,
+    label: Callable[[Any], str] = str,
+) -> bool:
+    """Calls work(job) for every job on threads, and keep(job, result) here when one is finished.
+
+    A job that raises ValueError or NotImplementedError leaves the others, and its reason is
+    printed at the end. Returns whether Ctrl-C cut it short.
+    Raises the jobs' error where all failed for one reason, ValueError where for several.
+    """
+    kept, failed = 0, dict[Hashable, Exception]()
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    pool = ThreadPoolExecutor(THREADS)
+    with Progress(*shown, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("methods", total=len(jobs))
+        futures = {pool.submit(work, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                job = futures[future]
+                bar.update(task, advance=1, description=label(job))
+                try:
+                    result = future.result()
+                except (ValueError, NotImplementedError) as error:
+                    failed[job] = error
+                    continue
+                keep(job, result)
+                kept += 1
+        except KeyboardInterrupt:
+            console.print(f"Interrupted: {kept} of {len(jobs)} finished and saved.")
+            return True
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    if not kept and len(set(map(str, failed.values()))) == 1:
+        raise next(iter(failed.values()))
+    for job, reason in failed.items():
+        say(f"{label(job)} left out: {reason}")
+    if not kept:
+        raise ValueError("No method gave a result; the reasons are above.")
+    return False
+
+
+def say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def writable(folder: Path) -> None:
+    """Makes the folder. OSError, with what to do, if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".lrpjax-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"The output folder {str(folder)!r} cannot be written ({error.strerror}): choose "
+            "another with --out."
+        ) from error
+
+
+def write_json(path: Path, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    writable(path.parent)
+    path.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1))

@@ -1,0 +1,143 @@
+"""`lrpjax csc`: cosine similarity convergence of methods, measured and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .._text import columns
+from .common import (
+    INTERRUPTED,
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    load,
+    make_method,
+    run_jobs,
+    say,
+    say_skipped,
+    writable,
+)
+
+
+def csc(
+    method: Annotated[
+        list[str] | None, typer.Option(help="A method (repeatable). Default: all of them.")
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer to inject at (repeatable). Default: the model's output."),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers to measure, with commas. Default: all below.")
+    ] = None,
+    vectors: Annotated[int, typer.Option(help="Random vectors per image.", min=2)] = 5,
+    images: ImagesOption = None,
+    model: ModelOption = "cifar10",
+    seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for results and figures.")] = Path("lrpjax-csc"),
+    json_file: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Measure nothing: draw this results file again.")
+    ] = None,
+) -> None:
+    """Cosine similarity convergence: does a method forget the later layers?
+
+    Injects random relevance at a layer, propagates it to the input and measures how far the
+    vectors have become parallel. A median of 1 means that the map is the same (up to size and
+    sign) whatever the layers above say.
+    """
+    from ..convergence import CSC
+    from ..report import plots
+
+    writable(out)
+    if plot is not None:
+        result = CSC.load(plot)
+    else:
+        result = _measure(method, start, layers, vectors, images, model, seed, out)
+    for name in dict.fromkeys(row["start"] for row in result.rows):
+        say(_table(result, name))
+    files = [
+        file
+        for scale in ("linear", "log")
+        for file in plots.save(result.plot(scale=scale), out / f"csc_{scale}")
+    ]
+    if json_file is not None:
+        writable(json_file.parent)
+        result.save(json_file)
+    say_skipped(result.settings)
+    shown = ", ".join(str(f) for f in files if f.suffix == ".png")
+    say(f"\nFigures: {shown} (and .svg)")
+    if plot is None:
+        again = f"lrpjax csc --plot {out / 'results.json'}"
+        say(f"Results: {out / 'results.json'}; draw them again with `{again}`")
+
+
+def _measure(method, start, layers, vectors, images, model, seed, out) -> Any:
+    import jax
+
+    from ..convergence import CSC, csc
+
+    network, inputs = load(model, images)
+    chosen = {name: make_method(name, network) for name in method or _usable(network)}
+    names = [name.strip() for name in layers.split(",")] if layers else None
+    settings = {**inputs.settings, "vectors": vectors, "seed": seed}
+    jobs = [(name, where) for where in start or [None] for name in chosen]
+    done: dict[tuple, CSC] = {}
+
+    def collected() -> CSC:
+        rows = [row for job in jobs if job in done for row in done[job].rows]
+        return CSC({**settings, "methods": [j[0] for j in jobs if j in done]}, rows)
+
+    def measure(job: tuple) -> CSC:
+        name, where = job
+        key = jax.random.key(seed)
+        return csc(
+            network, inputs.x, chosen[name], key=key, start=where, layers=names, vectors=vectors
+        )
+
+    def keep(job: tuple, result: CSC) -> None:
+        done[job] = result
+        collected().save(out / "results.json")
+
+    if run_jobs(jobs, measure, keep, label=lambda job: job[0]):
+        raise typer.Exit(INTERRUPTED)
+    return collected()
+
+
+def _usable(network: Callable) -> list[str]:
+    """All chains of rules, less those that need of the model what this one does not state."""
+    from .. import methods
+
+    return [
+        name
+        for name, entry in methods.TABLE.items()
+        if entry.chain and (not entry.needs or getattr(network, entry.needs, None) is not None)
+    ]
+
+
+def _table(result: Any, start: str) -> str:
+    rows = [row for row in result.rows if row["start"] == start]
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    baseline = {row["layer"]: _median(1 - row["baseline"]) for row in rows}
+    shown = [{"method": "(independent vectors)", **baseline}]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = {row["layer"]: row["one_minus_median"] for row in rows if row["method"] == method}
+        medians = {layer: _median(own[layer]) if layer in own else "" for layer in layers}
+        shown.append({"method": method, **medians})
+    dropped = sum(row["dropped"] for row in rows)
+    total = dropped + sum(row["count"] for row in rows)
+    return (
+        f"median |cosine| of random relevance injected at {start}, at each layer below\n\n"
+        f"{columns(shown)}\n\n{dropped} of {total} cosines dropped (zero vectors)"
+    )
+
+
+def _median(distance: float) -> str:
+    """0.87, and 1-3e-6 where two decimals would hide the difference."""
+    if distance == 0:
+        return "1"
+    return f"1-{distance:.0e}".replace("e-0", "e-") if distance < 0.01 else f"{1 - distance:.2f}"

@@ -1,0 +1,350 @@
+"""Testing with concept activation vectors: does a concept shown in images raise a class's logit?
+
+At one layer, a linear classifier separates the activations of a concept's images from those of
+random ones; the normal of its boundary is the concept's direction. The score of a class is the
+share of its images whose logit grows in that direction. Kim et al. 2018, section 3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import track
+from scipy.stats import ttest_ind_from_stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from . import checks
+from ._text import columns
+from .attribution import vjp
+from .graph import Graph
+from .layer_statistics import filled_up, layer_value
+from .method import Method
+from .methods import resolve_chain
+from .propagate import read_for_target
+from .reading import environment
+
+FOLDS = 5
+MIN_IMAGES = 2 * FOLDS  # so that every fold holds out two images of each class
+_ROUNDING = 10  # a unit that varies by fewer roundings of its largest value is constant
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("concept", "layer", "target"), str),
+    **dict.fromkeys(("score", "score_std", "random_score", "accuracy"), "{:.3f}".format),
+    "p_value": "{:.2g}".format,
+    "significant": lambda yes: "yes" if yes else "no",
+    "false_positives": lambda share: "unknown" if share is None else f"{share:.2f}",
+}
+
+
+@dataclass(frozen=True)
+class TCAV:
+    """One row for each concept.
+
+    A row has concept, layer, target, scores (one for each random set: the share of images with
+    S > 0), score (their mean), score_std, random_score and random_std (of the null: every random
+    set against every other), accuracy (of the classifiers on images they were not fitted to,
+    0.5 being chance), p_value (corrected), significant (p_value < significance), and
+    false_positives (the share of the random sets which, taken as concepts, pass the same test
+    against the other sets; None for two random sets).
+    """
+
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        return columns([{k: show(row[k]) for k, show in _SHOWN.items()} for row in self.rows])
+
+    def save(self, path: str | PathLike) -> None:
+        """Writes {"settings": ..., "rows": [...]} as JSON, whole or not at all."""
+        path = Path(path)
+        partial_file = path.with_name(path.name + ".part")
+        content = {"settings": self.settings, "rows": self.rows}
+        partial_file.write_text(json.dumps(content, indent=1, allow_nan=False))
+        os.replace(partial_file, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> TCAV:
+        """Reads what `save` wrote. ValueError if the file is something else."""
+        try:
+            content = json.loads(Path(path).read_text())
+            found = cls(content["settings"], content["rows"])
+            str(found)  # rows of something else lack a column
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{str(path)!r} is not a file of TCAV results: {error!r}.") from error
+        return found
+
+
+def tcav(
+    model: Callable,
+    images: Any,
+    *,
+    target: int,
+    layer: str,
+    concepts: Mapping[str, Any],
+    random: Sequence[Any],
+    method: str | Method = "gradient",
+    significance: float = 0.05,
+    chunk: int = 32,
+    progress: bool = False,
+) -> TCAV:
+    """Scores each concept by how often the target's logit grows in the concept's direction.
+
+    S(x) = grad_h logit_target(x) . CAV and score = |{x: S(x) > 0}| / N, h the output of `layer`.
+
+    model: a callable from (N, ...) to (N, classes). images: a batch of the class explained.
+    target: the class. layer: a name in `lrpjax.plan`, or "input". concepts: a batch of images
+    for each name. random: two or more batches of random images; every concept gets one CAV
+    against each. method: with "gradient" S is the derivative; any other method puts the relevance
+    it propagates from 1 at the logit to h in the gradient's place. chunk: how many images are
+    evaluated at once.
+
+    The null is the scores of every random set, as a concept, against every other one. The p-value
+    is that of a two-sided Welch t-test of a concept's scores against them, times the number of
+    concepts (at most 1). The test takes the scores for independent, but those of one concept
+    share its images: it calls too much significant, and `false_positives` says how often.
+
+    Raises ValueError for fewer than 2 random sets or 10 images in a set, images of another shape,
+    NaN, an unknown layer or target, and sets that no direction tells apart; NotImplementedError
+    for a layer without a rule.
+    Source: Kim et al. 2018, "Interpretability Beyond Feature Attribution", sections 3.2 to 3.5.
+    """
+    method = resolve_chain(method, model)
+    if not 0 < significance < 1:
+        raise ValueError(f"The significance lies between 0 and 1, got {significance}.")
+    if chunk < 1:
+        raise ValueError(f"chunk is a number of images, at least 1, got {chunk}.")
+    if target is None or np.ndim(target) != 0:
+        raise ValueError(f"TCAV explains one class: the target is its index, got {target!r}.")
+    images, shown, unrelated = _check_sets(images, concepts, random)
+    sets = shown | unrelated
+    stacked = np.concatenate(list(sets.values()))
+    size = min(chunk, max(len(images), len(stacked)))
+    reading = read_for_target(model, images[filled_up(0, size, len(images))], method, target)
+    graph, value = reading.graph, layer_value(reading.graph, layer)
+    _, classes = graph.program.shape(graph.program.outputs[0])
+    seed = jax.tree.unflatten(reading.out_tree, [np.eye(classes)[[int(target)] * size]])
+
+    def derivative(x: np.ndarray) -> jax.Array:
+        _, relevance = vjp(model, x, method, layers=[layer])
+        return relevance(seed)[1][layer]
+
+    axis = graph.axes.batch[value] or 0
+    units = partial(_units, axis=axis, size=size, progress=progress)
+    derivatives = units(derivative, images, "derivatives").astype(float)
+    activation = partial(_activation, graph, value, reading.consts)
+    activations = _split(units(activation, stacked, "activations"), sets, layer)
+    sensitivity = partial(_sensitivity, layer, derivatives, activations)
+
+    rows = []
+    named = list(zip(concepts, shown, strict=True))
+    with threadpool_limits(1, "blas"):  # threads cost many small fits more time than they save
+        null = _null(sensitivity, list(unrelated), progress)
+        compare = partial(_compare, tests=len(shown), significance=significance)
+        false_positives = _false_positives(null, compare)
+        for concept, a in track(named, description="concepts", disable=not progress):
+            scores = np.array([np.mean(sensitivity(a, b) > 0) for b in unrelated])
+            accuracies = [cav_accuracy(activations[a], activations[b]) for b in unrelated]
+            row = {"concept": concept, "layer": layer, "target": int(target)}
+            row |= compare(scores, _off_diagonal(null))
+            row |= {"accuracy": float(np.mean(accuracies)), "false_positives": false_positives}
+            rows.append(row)
+    settings = {"method": method.name, "significance": significance, "images": len(images)}
+    return TCAV(settings | {"random_sets": len(unrelated)}, rows)
+
+
+def cav(concept: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """The concept activation vector: the unit normal towards the concept, (units,).
+
+    concept, random: activations (images, units), both sets with equal weight in the logistic
+    regression (L2, C = 1). It is fitted to units scaled to variance 1, w . (h - mean) / std, so
+    that the penalty does not depend on their scale; the normal in terms of h is w / std.
+    Zero where no direction separates the sets. Source: Kim et al. 2018, section 3.2.
+    """
+    scaler, classifier = _classifier().fit(*_labelled(concept, random))
+    normal = classifier.coef_[0] / scaler.scale_
+    length = np.linalg.norm(normal)
+    return normal / length if length > 0 else normal
+
+
+def cav_accuracy(concept: np.ndarray, random: np.ndarray) -> float:
+    """The share of both sets, each with equal weight, that the classifier of `cav` gets right.
+
+    Cross-validated: each fifth of the images, in their order, by a classifier fitted to the rest.
+    """
+    options: dict[str, Any] = {"cv": StratifiedKFold(FOLDS), "scoring": "balanced_accuracy"}
+    return cross_val_score(_classifier(), *_labelled(concept, random), **options).mean().item()
+
+
+def welch_p_value(scores: np.ndarray, null: np.ndarray) -> float:
+    """The p-value of a two-sided Welch t-test of equal means.
+
+    Where neither side varies it is the limit of the test: 1 for equal means, 0 for others.
+    """
+    if np.ptp(scores) == np.ptp(null) == 0:
+        return float(scores[0] == null[0])
+    sides = [(v.mean(), v.std(ddof=1), v.size) for v in (scores, null)]
+    return float(ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
+
+
+def _classifier() -> Pipeline:
+    logistic = LogisticRegression(class_weight="balanced", tol=1e-6, max_iter=10_000)
+    return make_pipeline(StandardScaler(), logistic)
+
+
+def _labelled(concept: np.ndarray, random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The examples (images, units) and their labels, 1 for the concept.
+
+    Units that vary by rounding alone are 0: scaled to variance 1 they would be noise.
+    """
+    both = np.concatenate([concept, random])
+    examples = np.where(_varies(both), both, 0).astype(float)
+    return examples, np.repeat([1, 0], [len(concept), len(random)])
+
+
+def _varies(values: np.ndarray) -> np.ndarray:
+    rounding = _ROUNDING * np.finfo(values.dtype).eps
+    return np.ptp(values, axis=0) > rounding * np.abs(values).max(0)
+
+
+def _check_sets(
+    images: Any, concepts: Mapping[str, Any], random: Sequence[Any]
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The images, the concepts and the random sets as arrays, the sets by what errors call them."""
+    if not hasattr(images, "shape") or len(images) == 0:
+        raise ValueError("TCAV needs a batch of images: one array (N, ...) with N at least 1.")
+    if not isinstance(concepts, Mapping) or not concepts:
+        raise ValueError(
+            "The concepts are a dictionary from names to batches of images, with at least one, got "
+            f"a {type(concepts).__name__} of {len(concepts)}."
+        )
+    if len(random) < 2:
+        raise ValueError(
+            "The null compares random sets with each other: give at least 2 batches of random "
+            f"images, got {len(random)}."
+        )
+    images = np.asarray(images)
+    shown = {f"the concept {name!r}": _like(images, batch) for name, batch in concepts.items()}
+    unrelated = {f"random set {i}": _like(images, batch) for i, batch in enumerate(random)}
+    for name, batch in (shown | unrelated).items():
+        if batch.shape[1:] != images.shape[1:] or batch.dtype != images.dtype:
+            raise ValueError(
+                f"The images of {name} are {batch.dtype}{list(batch.shape[1:])} and those "
+                f"explained {images.dtype}{list(images.shape[1:])}: prepare all of them alike."
+            )
+        if len(batch) < MIN_IMAGES:
+            raise ValueError(
+                f"There are {len(batch)} images in {name}: a CAV needs at least {MIN_IMAGES}, so "
+                f"that its accuracy can be measured in {FOLDS} parts of 2."
+            )
+    sets = {"the images": images} | shown | unrelated
+    checks.check_finite(list(sets.values()), list(sets))
+    return images, shown, unrelated
+
+
+def _like(images: np.ndarray, batch: Any) -> np.ndarray:
+    """The batch as an array, of the images' precision where both hold floating-point numbers."""
+    batch = np.asarray(batch)
+    both_float = all(jnp.issubdtype(a.dtype, jnp.floating) for a in (images, batch))
+    return batch.astype(images.dtype) if both_float else batch
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _activation(graph: Graph, value: int, consts: list, images: jax.Array) -> jax.Array:
+    return environment(graph, consts, [images])[value]
+
+
+def _units(
+    function: Callable,
+    images: np.ndarray,
+    description: str,
+    *,
+    axis: int,
+    size: int,
+    progress: bool,
+) -> np.ndarray:
+    """The function's values (images, units), `size` images at once. axis: where it puts images."""
+    parts = []
+    starts = range(0, len(images), size)
+    for i in track(starts, description=description, disable=not progress):
+        found = np.asarray(function(images[filled_up(i, size, len(images))]))
+        parts.append(np.moveaxis(found, axis, 0).reshape(size, -1))
+    return np.concatenate(parts)[: len(images)]
+
+
+def _split(
+    activations: np.ndarray, sets: dict[str, np.ndarray], layer: str
+) -> dict[str, np.ndarray]:
+    """The activations of each set; raises ValueError for those that no CAV can be fitted to."""
+    parts = np.split(activations, np.cumsum([len(batch) for batch in sets.values()])[:-1])
+    checks.check_finite(parts, [f"the activations of {name} at layer {layer!r}" for name in sets])
+    if not _varies(activations).any():
+        raise ValueError(
+            f"The activations at layer {layer!r} are the same for all images of the concepts and "
+            "the random sets: choose a layer that depends on the input."
+        )
+    return dict(zip(sets, parts, strict=True))
+
+
+def _sensitivity(
+    layer: str, derivatives: np.ndarray, activations: dict, concept: str, random: str
+) -> np.ndarray:
+    """S of each image (N,) along the CAV from one set to another."""
+    direction = cav(activations[concept], activations[random])
+    if not direction.any():
+        raise ValueError(
+            f"At layer {layer!r} no direction leads from {random} to {concept}, because their mean "
+            "activations are equal: give different images."
+        )
+    return derivatives @ direction
+
+
+def _null(sensitivity: Callable, names: list[str], progress: bool) -> np.ndarray:
+    """The scores of each random set (row) against each other one (column)."""
+    null = np.zeros((len(names), len(names)))
+    pairs = list(combinations(range(len(names)), 2))
+    for i, j in track(pairs, description="random sets", disable=not progress):
+        s = sensitivity(names[i], names[j])
+        null[i, j], null[j, i] = np.mean(s > 0), np.mean(s < 0)  # swapped, the CAV is negated
+    return null
+
+
+def _compare(
+    scores: np.ndarray, null: np.ndarray, *, tests: int, significance: float
+) -> dict[str, Any]:
+    p_value = min(1.0, tests * welch_p_value(scores, null))
+    return {
+        "score": scores.mean().item(),
+        "score_std": scores.std(ddof=1).item(),
+        "scores": scores.tolist(),
+        "random_score": null.mean().item(),
+        "random_std": null.std(ddof=1).item(),
+        "p_value": p_value,
+        "significant": p_value < significance,
+    }
+
+
+def _false_positives(null: np.ndarray, compare: Callable) -> float | None:
+    """The share of the random sets that pass the test as concepts; two sets leave no null."""
+    if len(null) < 3:
+        return None
+    others = lambda i: _off_diagonal(np.delete(np.delete(null, i, 0), i, 1))
+    found = [compare(np.delete(null[i], i), others(i)) for i in range(len(null))]
+    return np.mean([row["significant"] for row in found]).item()
+
+
+def _off_diagonal(matrix: np.ndarray) -> np.ndarray:
+    return matrix[~np.eye(len(matrix), dtype=bool)]

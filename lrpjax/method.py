@@ -1,0 +1,71 @@
+"""A method of relevance propagation, as a value: which rule where, what to start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import jax
+
+from .composites import Composite
+from .rules import Rule, gradient, rule
+
+Start = Literal["logit", "one"]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["baseline", "patterns"],
+    meta_fields=[
+        "name",
+        "composite",
+        "start",
+        "times_input",
+        "fold",
+        "unknown",
+        "input_range",
+        "paired",
+    ],
+)
+@dataclass(frozen=True)
+class Method:
+    """A way of propagating relevance: a pytree, whose arrays are its baseline and its patterns.
+
+    composite: from a layer's description to its rule.
+    start: relevance of the explained unit: its "logit", or "one".
+    times_input: whether the read-out multiplies by the input.
+    fold: whether BatchNorm and the like are folded into the product next to them.
+    unknown: "error", or "gradient" for layers that no rule covers.
+    input_range: (low, high) that the rules suppose the input to lie in, or None. Each is a number
+    or a tuple with one for each channel.
+    baseline: the reference input, or None. With one (DeepLIFT) what travels are multipliers, and
+    what is read out is multiplier times difference from the reference.
+    paired: whether two multipliers travel, for positive and negative differences.
+    patterns: what stands in the place of each layer's weights, by layer name, or None.
+    """
+
+    name: str
+    composite: Composite
+    start: Start = "logit"
+    times_input: bool = False
+    fold: bool = True
+    unknown: Literal["error", "gradient"] = "error"
+    input_range: tuple[Any, Any] | None = None
+    paired: bool = False
+    baseline: Any = field(default=None, compare=False)
+    patterns: dict[str, jax.Array] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for option, allowed in (("start", ("logit", "one")), ("unknown", ("error", "gradient"))):
+            if getattr(self, option) not in allowed:
+                raise ValueError(
+                    f"{option} is {' or '.join(map(repr, allowed))}, got {getattr(self, option)!r}."
+                )
+
+    def rule_for(self, layer: Any) -> Rule | None:
+        found = self.composite(layer)
+        return rule(gradient) if found is None and self.unknown == "gradient" else found
+
+    def __str__(self) -> str:
+        return self.name

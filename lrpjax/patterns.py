@@ -1,0 +1,205 @@
+"""Patterns: the direction in its input that each neuron of a model responds to.
+
+A weight vector w filters its input x: it must also cancel what distracts. The pattern a estimates
+the signal instead: the part of x that varies with the neuron's output. Kindermans et al. 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ._progress import track
+from .graph import Graph, Layer, fan_in, grid, make_linear, neuron_sums, on_grid, patch_sums
+from .reading import environment, read
+
+MODES = ("relu", "linear")
+KINDS = ("conv", "dense")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["a", "w"], meta_fields=["mode"])
+@dataclass(frozen=True)
+class Patterns:
+    """a: a pattern for every layer with weights, by name, in the layout of its weights w (folded: a
+    BatchNorm behind the layer included). w: these weights, as they were. Each neuron's w^T a is 1.
+    mode: "relu" or "linear"; see `fit`.
+    """
+
+    a: dict[str, jax.Array]
+    w: dict[str, jax.Array]
+    mode: str
+
+    def save(self, path: str | PathLike, *, dtype: str = "float16") -> None:
+        """Writes the patterns (not the weights) as safetensors."""
+        tensors = {name: np.asarray(a).astype(dtype) for name, a in self.a.items()}
+        save_file(tensors, path, {"mode": self.mode})
+
+
+def load(path: str | PathLike, model: Callable, x: Any) -> Patterns:
+    """Patterns that `Patterns.save` wrote, for the model they were fitted on.
+
+    x: an input of the model, of any batch size. Rounding in the file is mended: w^T a is made 1
+    again. Raises FileNotFoundError for a missing file, ValueError for a damaged one or for patterns
+    that do not fit the model's layers, with a list of what is wrong.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no pattern file {str(path)!r}: check the path.")
+    try:
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            mode = (file.metadata() or {}).get("mode")
+    except SafetensorError as error:
+        raise ValueError(
+            f"The pattern file {str(path)!r} is damaged or not in safetensors format ({error})."
+        ) from error
+    reading = read(model, x, fold=True)
+    w, axes = _weights(reading.graph, reading.consts, reading.leaves)
+    wrong = [f"{name} is missing" for name in sorted(w.keys() - tensors.keys())]
+    wrong += [f"{name} is not in the model" for name in sorted(tensors.keys() - w.keys())]
+    wrong += [
+        f"{name} has shape {tensors[name].shape}, the model needs {w[name].shape}"
+        for name in sorted(w.keys() & tensors.keys())
+        if tensors[name].shape != w[name].shape
+    ]
+    if mode not in MODES:
+        wrong.append("it does not say how its patterns were fitted")
+    if wrong:
+        raise ValueError(
+            f"The pattern file {str(path)!r} does not fit the model: {'; '.join(wrong)}."
+        )
+    a = {
+        name: _unit_response(jnp.asarray(tensors[name], w[name].dtype), w[name], axes[name])
+        for name in w
+    }
+    return Patterns(a, w, str(mode))
+
+
+def fit(
+    model: Callable,
+    images: Any,
+    *,
+    mode: Literal["relu", "linear"] = "relu",
+    batch: int = 64,
+    patches: int | None = 16,
+) -> Patterns:
+    """Fits a pattern for every neuron of every convolution and dense layer of a model.
+
+    images: inputs (N, ...), taken `batch` at a time, or an iterable of batches; what is kept are
+    running means, whose size does not depend on the number of images. A neuron is an output
+    feature, and its examples are the patches x that it sees, with y = w^T x:
+
+        a = c / (w^T c),   c = E+[x y] - E+[x] E[y]
+
+    mode "relu": E+ is the mean over the patches where the neuron fires, in layers below a ReLU;
+    elsewhere, and everywhere for "linear", it is the mean over all. E is the mean over all.
+    patches: on how many patches of an image a convolution is fitted, a regular grid that moves on
+    with every batch; None for all. Neighbouring patches say much the same, and all of them take
+    four times as long.
+    Raises ValueError for a model without such layers, no images, or input that is not finite.
+    """
+    if mode not in MODES:
+        raise ValueError(f"The mode is {' or '.join(map(repr, MODES))}, got {mode!r}.")
+    for name, value in (("batch", batch), ("patches", patches)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    batches = _batches(images, batch) if hasattr(images, "shape") else images
+    state = reading = None
+    for turn, x in enumerate(batches):
+        reading = read(model, x, fold=True)
+        if not _layers(reading.graph):
+            raise ValueError("The model has no convolution and no dense layer: nothing to fit.")
+        how = (mode, patches)
+        state = _add(reading.graph, how, reading.consts, reading.leaves, state, jnp.int32(turn))
+    if reading is None or state is None:
+        raise ValueError("Patterns need at least one image.")
+    w, axes = _weights(reading.graph, reading.consts, reading.leaves)
+    a = {}
+    for name, (_, _, product, patch, output) in state.items():
+        a[name] = _unit_response(product - patch * output, w[name], axes[name])
+    return Patterns(a, w, mode)
+
+
+def _batches(images: Any, batch: int) -> Iterator[Any]:
+    for i in track(range(0, len(images), batch), "patterns"):
+        yield images[i : i + batch]
+
+
+def _unit_response(c: jax.Array, w: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """c / (w^T c) for each neuron; c itself where that is 0."""
+    response = (w * c).sum(axes, keepdims=True)
+    return c / jnp.where(response == 0, 1, response)
+
+
+def _layers(graph: Graph) -> list[Layer]:
+    return [layer for layer in graph.layers if layer.kind in KINDS]
+
+
+def _weights(graph: Graph, consts: list, leaves: list) -> tuple[dict, dict]:
+    """Each layer's weights, and the axes that its neurons sum over."""
+    env = environment(graph, consts, leaves)
+    ops = {layer.name: make_linear(graph.program, layer, env) for layer in _layers(graph)}
+    return {n: op.w for n, op in ops.items()}, {n: fan_in(op) for n, op in ops.items()}
+
+
+def _below_relu(graph: Graph) -> set[str]:
+    """The layers whose output reaches a ReLU through nothing but structure and pooling."""
+    gated = {
+        v
+        for a in graph.layers
+        if a.kind == "activation" and a.detail.name == "relu"
+        for v in a.inputs
+    }
+    for layer in reversed(graph.layers):
+        if layer.kind in ("structure", "max_pool") and gated.intersection(layer.outputs):
+            gated.update(layer.inputs)
+    return {layer.name for layer in _layers(graph) if gated.intersection(layer.outputs)}
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+def _add(
+    graph: Graph, how: tuple, consts: list, leaves: list, state: dict | None, turn: jax.Array
+) -> dict:
+    """The state after a batch. For each neuron of each layer: the number of its patches and of
+    those where it fires; the means E+[x y], E+[x] and E[y]."""
+    mode, patches = how
+    env = environment(graph, consts, leaves)
+    gated = _below_relu(graph) if mode == "relu" else set()
+    after = {}
+    for layer in _layers(graph):
+        op = make_linear(graph.program, layer, env)
+        x, z = env[layer.inputs[0]], env[layer.outputs[0]]
+        y = z if op.b is None else z - op.b
+        fires = (z > 0).astype(y.dtype) if layer.name in gated else jnp.ones_like(y)
+        seen = grid(op, patches, turn)
+        signal, active = on_grid(op, y * fires, seen), on_grid(op, fires, seen)
+        sums = [
+            neuron_sums(op, on_grid(op, jnp.ones_like(y), None)),
+            neuron_sums(op, active),
+            *patch_sums(op, x, [signal, active], seen),
+            neuron_sums(op, on_grid(op, y, None)),
+        ]
+        before = [jnp.zeros_like(s) for s in sums] if state is None else state[layer.name]
+        after[layer.name] = _joined(before, sums)
+    return after
+
+
+def _joined(before: list, sums: list) -> list:
+    """Counts are added; a mean moves towards the new batch's by its share."""
+    counts, new_counts = before[:2], sums[:2]
+    totals = [old + new for old, new in zip(counts, new_counts, strict=True)]
+    of = (1, 1, 0)  # the count that belongs to each mean
+    means = [
+        mean + (s - mean * new_counts[k]) / jnp.maximum(totals[k], 1)
+        for mean, s, k in zip(before[2:], sums[2:], of, strict=True)
+    ]
+    return [*totals, *means]
