@@ -104,7 +104,7 @@ def iba(
     _check_output(reading, target, len(x))
     numbers = (statistics.mean, statistics.std, beta, learning_rate)
     if target is not None:
-        target = jnp.broadcast_to(jnp.asarray(target), len(x))
+        target = np.broadcast_to(target, len(x))
     parts = []
     for i in track(range(0, len(x), chunk), description="iba", disable=not progress):
         index = filled_up(i, chunk, len(x))
@@ -112,10 +112,10 @@ def iba(
         keys = jax.vmap(partial(jax.random.fold_in, key))(index)
         settings = (steps, samples, sigma)
         fitted = _fit(reading.graph, value, settings, reading.consts, x[index], at, keys, numbers)
-        parts.append([a[: len(x) - i] for a in fitted])
-    relevance, capacity, losses = (jnp.concatenate(p) for p in zip(*parts, strict=True))
+        parts.append([np.asarray(a)[: len(x) - i] for a in fitted])
+    relevance, capacity, losses = (np.concatenate(p) for p in zip(*parts, strict=True))
     checks.check_finite([losses, capacity], ["the bottleneck's loss", "the bottleneck's bits"])
-    return Bottleneck(relevance, capacity, losses.T)
+    return Bottleneck(*map(jnp.asarray, (relevance, capacity, losses.T)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

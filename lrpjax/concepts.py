@@ -115,7 +115,8 @@ def tcav(
     The null is the scores of every random set, as a concept, against every other one. The p-value
     is that of a two-sided Welch t-test of a concept's scores against them, times the number of
     concepts (at most 1). The test takes the scores for independent, but those of one concept
-    share its images: it calls too much significant, and `false_positives` says how often.
+    share its images: it calls too much significant, the more so the more random sets there are,
+    and `false_positives` says how often.
 
     Raises ValueError for fewer than 2 random sets or 10 images in a set, images of another shape,
     NaN, an unknown layer or target, and sets that no direction tells apart; NotImplementedError
@@ -228,8 +229,7 @@ def _check_sets(
         raise ValueError("TCAV needs a batch of images: one array (N, ...) with N at least 1.")
     if not isinstance(concepts, Mapping) or not concepts:
         raise ValueError(
-            "The concepts are a dictionary from names to batches of images, with at least one, got "
-            f"a {type(concepts).__name__} of {len(concepts)}."
+            "The concepts are a dictionary from names to batches of images, with at least one."
         )
     if len(random) < 2:
         raise ValueError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ def fit(
     model: Callable,
     images: Any,
     *,
-    mode: Literal["relu", "linear"] = "relu",
+    mode: str = "relu",
     batch: int = 64,
     patches: int | None = 16,
 ) -> Patterns:
@@ -146,9 +146,15 @@ def _layers(graph: Graph) -> list[Layer]:
 
 def _weights(graph: Graph, consts: list, leaves: list) -> tuple[dict, dict]:
     """Each layer's weights, and the axes that its neurons sum over."""
-    env = environment(graph, consts, leaves)
-    ops = {layer.name: make_linear(graph.program, layer, env) for layer in _layers(graph)}
-    return {n: op.w for n, op in ops.items()}, {n: fan_in(op) for n, op in ops.items()}
+    axes = {}
+
+    def weights(consts, leaves):
+        env = environment(graph, consts, leaves)
+        ops = {layer.name: make_linear(graph.program, layer, env) for layer in _layers(graph)}
+        axes.update({name: fan_in(op) for name, op in ops.items()})
+        return {name: op.w for name, op in ops.items()}
+
+    return jax.jit(weights)(consts, leaves), axes
 
 
 def _below_relu(graph: Graph) -> set[str]:

@@ -216,6 +216,14 @@ def test_no_text_of_a_sheet_overlaps_another():
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
+def test_names_are_not_read_as_formulas():
+    name = "$x_{$.png"  # no valid formula: drawn as one, it raises
+    pixels(plots.heatmap(np.ones((2, 2)), title=name, caption=name))
+    figure = plots.sheet(np.zeros((1, 2, 2)), {name: np.ones((1, 2, 2))}, captions=[name])
+    pixels(figure)
+    assert texts(figure).split("\n").count(name) == 2
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [

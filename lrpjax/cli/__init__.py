@@ -1,4 +1,4 @@
-"""The command line: `lrpjax csc`, `attribute`, `plan`, `methods`, `train`."""
+"""The command line: `lrpjax csc`, `attribute`, `plan`, `methods`, `patterns`, `train`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 import typer
 from rich.console import Console
 
-from . import attribute, csc, describe, train
+from . import attribute, csc, describe, patterns, train
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
@@ -17,7 +17,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # so that paragraphs flow
 )
-for _command in (csc.csc, attribute.attribute, describe.plan, describe.methods, train.train):
+for _command in (
+    csc.csc,
+    attribute.attribute,
+    describe.plan,
+    describe.methods,
+    patterns.patterns,
+    train.train,
+):
     app.command()(_command)
 
 

@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from .._progress import silent
+
 console = Console()
 BUNDLED = ("cifar10",)
 THREADS = 2  # compiling one method overlaps with running another
@@ -50,7 +52,7 @@ def load(name: str, sources: Sequence[Path] | None, *, bundled: int = 20) -> tup
     from ..images import bundled_images, load_images
     from ..models.cifar10 import CLASSES
 
-    network = _model(name)
+    network = model_named(name)
     if sources:
         loaded = load_images(sources, size=getattr(network, "image_size", None))
         pixels, names, origin = loaded.pixels, loaded.names, [str(source) for source in sources]
@@ -67,7 +69,8 @@ def load(name: str, sources: Sequence[Path] | None, *, bundled: int = 20) -> tup
     return network, Inputs(pixels, names, prepare(pixels), settings)
 
 
-def _model(name: str) -> Any:
+def model_named(name: str) -> Any:
+    """The bundled model of that name, or what the factory package.module:function makes."""
     from .. import models
 
     if name in BUNDLED:
@@ -118,7 +121,7 @@ def run_jobs(
     pool = ThreadPoolExecutor(THREADS)
     with Progress(*shown, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("methods", total=len(jobs))
-        futures = {pool.submit(work, job): job for job in jobs}
+        futures = {pool.submit(_silently, work, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 job = futures[future]
@@ -142,6 +145,11 @@ def run_jobs(
     if not kept:
         raise ValueError("No method gave a result; the reasons are above.")
     return False
+
+
+def _silently(work: Callable[[Any], Any], job: Any) -> Any:
+    with silent():
+        return work(job)
 
 
 def say(text: str) -> None:

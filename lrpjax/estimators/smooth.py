@@ -58,7 +58,7 @@ class SmoothGrad(Estimator):
     def start(self, leaves: Maps) -> Any:
         """Count, mean and sum of squared deviations, as Chan et al. 1983 add them up."""
         zeros = [jnp.zeros_like(leaf) for leaf in leaves]
-        return jnp.zeros(()), zeros, zeros
+        return jnp.zeros((), leaves[0].dtype), zeros, zeros
 
     def add(self, state: Any, samples: Any, valid: jax.Array) -> Any:
         before, means, squares = state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from os import PathLike
 
@@ -9,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from .._compat import outside_traces
+from ..patterns import Patterns
+from ..patterns import load as load_patterns
 from .weights import load_weights
 
 CLASSES = (
@@ -51,6 +55,7 @@ class Cifar10(nnx.Module):
         self.fc5 = dense(8 * 8 * 128, 1024)
         self.fc6 = dense(1024, 10)
         self.dropout = nnx.Dropout(0.5)
+        self.shipped = False
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         x = nnx.relu(self.conv1(x))
@@ -65,6 +70,11 @@ class Cifar10(nnx.Module):
             x = x.reshape(x.shape[0], -1)
         x = nnx.relu(self.fc5(self.dropout(x, rngs=rngs)))
         return self.fc6(self.dropout(x, rngs=rngs))
+
+    @property
+    def patterns(self) -> Patterns | None:
+        """The shipped patterns, for the shipped weights; None for others."""
+        return _shipped_patterns() if self.shipped else None
 
     @staticmethod
     def preprocess(images: jax.Array) -> jax.Array:
@@ -84,7 +94,19 @@ def cifar10(weights: str | PathLike = "trained", *, key: jax.Array | None = None
     model = Cifar10(rngs=nnx.Rngs(jax.random.key(0) if key is None else key))
     model.eval()
     if weights == "trained":
-        weights = str(resources.files(__package__) / "assets" / "cifar10.safetensors")
+        model.shipped = True
+        weights = _asset("cifar10.safetensors")
     if weights != "random":
         load_weights(model, weights)
     return model
+
+
+def _asset(name: str) -> str:
+    return str(resources.files(__package__) / "assets" / name)
+
+
+@cache
+def _shipped_patterns() -> Patterns:
+    with outside_traces():  # what is kept must not belong to a trace
+        file, x = _asset("cifar10_patterns.safetensors"), jnp.zeros((1, 32, 32, 3))
+        return load_patterns(file, cifar10(), x)

@@ -20,6 +20,7 @@ _COLOURS = colormaps["seismic"].resampled(257)  # an odd number: the middle one 
 _LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue, ITU-R BT.601
 _CONTRAST = 0.6  # of an image under a map: none of its pixels is as dark as strong relevance
 _FONT, _SMALL, _GREY = 9, 7.5, "0.35"
+_TEXT: dict[str, Any] = {"fontsize": _FONT, "parse_math": False}  # names may hold $
 _CELL = 1.5  # inches, the width of a picture on a sheet
 _MINUS = "\N{MINUS SIGN}"
 _BELOW = 50  # letters that fit below a single map
@@ -80,9 +81,9 @@ def heatmap(
     figure = Figure(figsize=(4.4, 3.3 * height / width + 1.0), layout="compressed")
     panel = figure.subplots()
     _draw(panel, values, None if overlay is None else _grey(overlay, 2))
-    panel.set_title(title, loc="left", fontsize=_FONT + 2)
+    panel.set_title(title, loc="left", **{**_TEXT, "fontsize": _FONT + 2})
     lines = [*filter(None, [_wrapped(caption, _BELOW)]), stated]
-    panel.set_xlabel("\n".join(lines), fontsize=_FONT, loc="left")
+    panel.set_xlabel("\n".join(lines), loc="left", **_TEXT)
     ends = _short(scale) if scale else ""
     _colour_bar(figure, panel, ends, fraction=0.05, pad=0.03)
     return figure
@@ -151,9 +152,9 @@ def _grid(
     figure = Figure(figsize=size, layout="compressed")
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel, heading in zip(panels[0], ["image", *headings], strict=True):
-        panel.set_title(heading, fontsize=_FONT)
+        panel.set_title(heading, **_TEXT)
     for panel, caption in zip(panels[:, 0], captions, strict=True):
-        panel.set_ylabel(caption, rotation=0, ha="right", va="center", fontsize=_FONT)
+        panel.set_ylabel(caption, rotation=0, ha="right", va="center", **_TEXT)
     for panel in panels.flat:
         _bare(panel)
     return figure, panels
@@ -177,11 +178,13 @@ def _bare(panel: Axes) -> None:
         spine.set(color="0.75", linewidth=0.6)
 
 
-def _colour_bar(figure: Figure, panels: Any, scale: str, **place: float) -> None:
-    """A colour bar from minus to plus `scale`, beside the panels."""
+def _colour_bar(figure: Figure, panels: Any, scale: str, **place: Any) -> None:
+    """A colour bar beside the panels. scale: what its ends are called, "" for no name."""
     mappable = ScalarMappable(Normalize(-1, 1), _COLOURS)
     bar = figure.colorbar(mappable, ax=panels, extend="both", **place)
-    bar.set_ticks([-1, 0, 1], labels=[scale and _MINUS + scale, "0", scale], fontsize=_FONT)
+    bar.set_ticks(
+        [-1, 0, 1], labels=[f"{_MINUS}{scale}" if scale else "", "0", scale], fontsize=_FONT
+    )
     bar.set_label("relevance", fontsize=_FONT)
     bar.outline.set_visible(False)
 

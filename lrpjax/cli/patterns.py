@@ -1,0 +1,45 @@
+"""`lrpjax patterns`: patterns of a model, for PatternNet and PatternAttribution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import ImagesOption, ModelOption, load, model_named, say, say_skipped, writable
+
+BATCH = 100  # images
+
+
+def patterns(
+    out: Annotated[Path, typer.Argument(help="The file to write (safetensors).")],
+    images: ImagesOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="CIFAR-10 training images instead, as for `lrpjax train`.")
+    ] = None,
+    model: ModelOption = "cifar10",
+    mode: Annotated[str, typer.Option(help="Of the estimator: relu or linear.")] = "relu",
+    patches: Annotated[
+        int, typer.Option(help="Patches of an image a convolution is fitted on; 0: all.", min=0)
+    ] = 16,
+) -> None:
+    """Fits a pattern to every neuron of a model; read them with `lrpjax.patterns.load`."""
+    import jax.numpy as jnp
+
+    from .._progress import track
+    from ..models.datasets import read_cifar10
+    from ..patterns import fit
+
+    writable(out.parent)
+    if data is not None:
+        network, (pixels, _) = model_named(model), read_cifar10(data, train=True)
+        steps = track(range(0, len(pixels), BATCH), "patterns")
+        batches = (network.preprocess(jnp.asarray(pixels[i : i + BATCH])) for i in steps)
+        fitted = fit(network, batches, mode=mode, patches=patches or None)
+    else:
+        network, inputs = load(model, images)
+        fitted = fit(network, inputs.x, mode=mode, patches=patches or None)
+        say_skipped(inputs.settings)
+    fitted.save(out)
+    say(f"Patterns of {len(fitted.a)} layers: {out}")

@@ -1,0 +1,163 @@
+"""The table of methods: names, identities between them, behaviour on the trained network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+import lrpjax as lrp
+from lrpjax.images import bundled_images
+from lrpjax.methods import TABLE
+
+# One formula in two orders of summation, in float32 sums of up to 8192 terms.
+SAME = 1e-4
+
+
+def test_the_table_is_complete():
+    names = (
+        "gradient input-x-gradient lrp-z lrp-epsilon lrp-gamma lrp-zplus lrp-alpha1-beta0 "
+        "lrp-alpha2-beta1 lrp-alpha5-beta4 lrp-flat lrp-wsquare lrp-cmp-alpha1-beta0 "
+        "lrp-cmp-alpha2-beta1 epsilon-plus-flat epsilon-gamma-box deep-taylor excitation-bp "
+        "guided-bp deconv rect-grad pattern-net pattern-attribution deeplift-rescale "
+        "deeplift-reveal-cancel deeplift-ablation contrastive-lrp contrastive-excitation-bp "
+        "integrated-gradients smooth-grad occlusion"
+    )
+    assert set(names.split()) == set(TABLE)
+
+
+@pytest.mark.parametrize("name", ["tcav", "iba"])
+def test_functions_of_their_own_say_so(name):
+    with pytest.raises(ValueError, match=rf"call lrpjax\.{name}"):
+        lrp.methods.get(name)
+
+
+# --- Deep Taylor ---------------------------------------------------------------------------------
+
+
+def two_convolutions(key, layout):
+    k1, k2, k3 = jax.random.split(key, 3)
+    dims = (layout, "HWIO", layout)
+    conv = lambda x, w: jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=dims)
+    w1, w2 = jax.random.normal(k1, (3, 3, 3, 4)), jax.random.normal(k2, (3, 3, 4, 2))
+    w3 = jax.random.normal(k3, (72, 3))
+    return lambda x: jax.nn.relu(conv(jax.nn.relu(conv(x, w1)), w2)).reshape(len(x), -1) @ w3
+
+
+def test_deep_taylor_is_alpha1_beta0_but_for_the_first_layer(getkey):
+    model = two_convolutions(getkey(), "NHWC")
+    x = jax.random.uniform(getkey(), (2, 6, 6, 3), minval=-1, maxval=2)
+    r = jax.random.normal(getkey(), (2, 3))
+    read = {}
+    for method in (lrp.methods.get("deep-taylor", low=-1, high=2), "lrp-alpha1-beta0"):
+        _, pull = lrp.vjp(model, x, method, layers=["conv_1", "conv_2"])
+        read[str(method)] = pull(r)
+    taylor, lrp_maps = read.values()
+    for layer in ("conv_1", "conv_2"):
+        np.testing.assert_array_equal(taylor[1][layer], lrp_maps[1][layer])
+    assert jnp.abs(taylor[0] - lrp_maps[0]).max() > 1e-3
+
+
+def test_deep_taylor_with_wsquare_needs_no_range(getkey):
+    model = two_convolutions(getkey(), "NHWC")
+    x = jax.random.normal(getkey(), (2, 6, 6, 3))
+    method = lrp.methods.get("deep-taylor", first="wsquare")
+    rules = {row["layer"]: row["rule"] for row in lrp.plan(model, x, method).rows}
+    assert (rules["conv_1"], rules["conv_2"]) == ("wsquare", "zplus")
+    assert lrp.attribute(model, x, method, target=0).shape == x.shape
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_bounds_per_channel(layout, getkey):
+    """One layer, z-box written out: c = W x - W+ l - W- u, with l and u from the channel."""
+    key = getkey()
+    model = lambda x: two_convolutions(key, layout)(x)
+    shape = (1, 6, 6, 3) if layout == "NHWC" else (1, 3, 6, 6)
+    x = jax.random.uniform(getkey(), shape, minval=-1, maxval=1)
+    low, high = (-1.0, -2.0, -3.0), (1.0, 2.5, 4.0)
+    place = (1, 1, 1, 3) if layout == "NHWC" else (1, 3, 1, 1)
+    l, u = (np.broadcast_to(np.reshape(b, place), shape).ravel() for b in (low, high))
+    method = lrp.methods.get("deep-taylor", low=low, high=high)
+    _, pull = lrp.vjp(model, x, method, start="conv_1")
+    first = lambda x: lrp.vjp(model, x, "gradient", start="conv_1")[1]
+    out = jax.eval_shape(lambda x: lrp.vjp(model, x, "gradient", layers=["conv_1"])[1](
+        jnp.zeros((1, 3)))[1]["conv_1"], x)  # fmt: skip
+    units = jnp.eye(out.size).reshape(-1, *out.shape)
+    W = np.asarray(jax.vmap(first(x))(units)).reshape(out.size, -1)
+    r = np.random.default_rng(0).normal(size=out.size)
+    c = W * np.asarray(x).ravel() - np.maximum(W, 0) * l - np.minimum(W, 0) * u
+    want = c.T @ (r / c.sum(1))
+    np.testing.assert_allclose(np.ravel(pull(r.reshape(out.shape))), want, rtol=1e-6, atol=1e-8)
+
+
+def test_the_range(getkey):
+    model = two_convolutions(getkey(), "NHWC")
+    x = jax.random.uniform(getkey(), (1, 6, 6, 3))
+    get = lrp.methods.get
+    for name in ("deep-taylor", "epsilon-gamma-box"):
+        cases = {
+            "needs the range": lambda name=name: lrp.attribute(model, x, name, target=0),
+            "low < high": lambda name=name: get(name, low=1, high=1),
+            "one for each channel": lambda name=name: get(name, low=(0, 0), high=(1, 1, 1)),
+            "do not fit": lambda name=name: lrp.attribute(
+                model, x, get(name, low=(0, 0), high=(1, 1)), target=0
+            ),
+            "holds": lambda name=name: lrp.attribute(
+                model, 255 * x, get(name, low=0, high=1), target=0
+            ),
+        }
+        for message, call in cases.items():
+            with pytest.raises(ValueError, match=message):
+                call()
+
+
+# --- the trained network: does the class matter? -------------------------------------------------
+
+
+def random_logit_similarity(method):
+    """The median SSIM of the maps of the label and of another class (Sixt et al. 2020)."""
+    model = lrp.models.cifar10()
+    pixels, labels = bundled_images()
+    x, others = model.preprocess(pixels), (labels + 1 + np.arange(20) % 9) % 10
+    maps = [lrp.attribute(model, x, method, target=t).sum(-1) for t in (labels, others)]
+
+    def scaled(image):
+        low, high = np.percentile(image, [0.5, 99.5])
+        return np.clip((image - high) / (low - high), 0, 1)
+
+    def similarity(a, b):
+        ssim = lambda a, b: structural_similarity(a, b, win_size=5, data_range=2)
+        return max(ssim(a, b), ssim(a, 1 - b))
+
+    pairs = zip(*(np.asarray(m, np.float64) for m in maps), strict=True)
+    return np.median([similarity(scaled(a), scaled(b)) for a, b in pairs])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lrp-alpha1-beta0", "deep-taylor", "excitation-bp"])
+def test_the_zplus_family_does_not_see_the_class(method):
+    assert random_logit_similarity(method) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lrp-z", "gradient"])
+def test_lrp_z_and_gradient_see_the_class(method):
+    assert random_logit_similarity(method) < 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n, e in TABLE.items() if e.needs != "key"])
+def test_every_method_explains_the_trained_network_by_its_name(name):
+    model = lrp.models.cifar10()
+    x = model.preprocess(bundled_images()[0][:2])
+    relevance = lrp.attribute(model, x, name, target=jnp.array([1, 2]))
+    assert relevance.shape == x.shape and relevance.dtype == jnp.float32
+    assert jnp.isfinite(relevance).all() and jnp.abs(relevance).max() > 0
+
+
+def test_excitation_bp_is_zplus_started_from_one():
+    model = lrp.models.cifar10()
+    x = model.preprocess(bundled_images()[0][:2])
+    logits = model(x)[:, 4]
+    maps = [lrp.attribute(model, x, name, target=4) for name in ("lrp-zplus", "excitation-bp")]
+    np.testing.assert_allclose(maps[0], logits[:, None, None, None] * maps[1], rtol=SAME, atol=1e-9)
