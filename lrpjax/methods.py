@@ -303,9 +303,15 @@ def smooth_grad(base: str | Method | Estimator = "gradient", **options: Any) -> 
     return SmoothGrad(base=_value(base), **options)
 
 
-def occlusion(**options: Any) -> Estimator:
-    """options: window, stride, baseline, chunk: see `estimators.Occlusion`."""
-    return Occlusion(**options)
+def occlusion(
+    window: int | tuple[int, ...] | None = None,
+    stride: int | tuple[int, ...] | None = None,
+    *,
+    baseline: Any = 0.0,
+    chunk: int | None = None,
+) -> Estimator:
+    """See `estimators.Occlusion`."""
+    return Occlusion(window=window, stride=stride, baseline=baseline, chunk=chunk)
 
 
 def contrastive_lrp(
@@ -324,6 +330,8 @@ def contrastive_excitation_bp(
 
 
 def _value(method: str | Method | Estimator) -> Method | Estimator:
+    if not isinstance(method, str | Method | Estimator):
+        raise TypeError(f"The base is a method's name or value, got {method!r}.")
     return get(method) if isinstance(method, str) else method
 
 
@@ -479,6 +487,11 @@ def get(name: str, **options: Any) -> Any:
         raise ValueError(f"There is no method {name!r}; the nearest are {', '.join(near)}.")
     else:
         made = TABLE[name].make(**options)
+    if common and not isinstance(made, Method):
+        raise ValueError(
+            f"{name} has no option {next(iter(common))!r}: give it to the base method, as in "
+            f"base=lrpjax.methods.get(..., {next(iter(common))}=...)."
+        )
     return replace(made, **common)
 
 

@@ -140,6 +140,7 @@ def chain(
 def baselines_of(baseline: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
     """The baselines (B, *x.shape) of each input; raises ValueError for one that does not fit."""
     baseline = jnp.asarray(baseline)
+    checks.check_finite([baseline], ["the baseline"])
     if baseline.ndim == 0:
         return [jnp.broadcast_to(baseline.astype(x.dtype), (1, *x.shape)) for x in inputs]
     one = inputs[0].shape[1:]
@@ -148,6 +149,8 @@ def baselines_of(baseline: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
             f"The baseline must be a number, one input of shape {one} or a batch (B, ...) of "
             f"them, got shape {baseline.shape}."
         )
+    if baseline.size == 0:
+        raise ValueError("The batch of baselines is empty: it needs at least one.")
     rows = baseline.astype(inputs[0].dtype).reshape(-1, 1, *one)
     return [jnp.broadcast_to(rows, (len(rows), *inputs[0].shape))]
 

@@ -26,14 +26,13 @@ METHODS = {
     "ablation-text": (("deeplift-ablation", {"form": "text"}), deeplift.Method(linear="text")),
 }
 FOUR = list(METHODS)
-BY_GRADIENT = {
+METHODS |= {
     f"{name}, pools by gradient": (
         (method, options | {"max_pool": "gradient"}),
         replace(plain, max_pool="gradient"),
     )
     for name, ((method, options), plain) in METHODS.items()
 }
-METHODS |= BY_GRADIENT
 
 
 def method(name, **options):
@@ -188,9 +187,13 @@ def activation(name, *reads):
 
 
 def add(*reads, sign=1):
-    subtract = lambda a, c: a - c
-    plus = lambda a, c: a + c
-    return Part(plus if sign > 0 else subtract, lambda *_: deeplift.Add((1, sign)), reads)
+    def make(*shapes):
+        full = np.broadcast_shapes(*shapes)
+        number = lambda shape: np.arange(np.prod(shape)).reshape(shape)
+        places = [np.broadcast_to(number(shape), full).ravel() for shape in shapes]
+        return deeplift.Add((1, sign), places)
+
+    return Part((lambda a, c: a + c) if sign > 0 else (lambda a, c: a - c), make, reads)
 
 
 RELU = activation("relu")
@@ -273,8 +276,7 @@ NETS = {
         {
             "conv:relu": RELU,
             "mean": fixed(lambda x: x.mean((1, 2), keepdims=True)),
-            "wide": fixed(lambda x: jnp.broadcast_to(x, (len(x), 5, 4, 3))),
-            "add": add("conv", "wide"),
+            "add": add("conv", "mean"),
             "add:relu": RELU,
         }
     ),

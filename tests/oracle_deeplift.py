@@ -175,14 +175,16 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Add:
-    """a + c, or a - c with the signs (1, -1)."""
+    """a + c, or a - c with the signs (1, -1). places: which entry of each branch an output reads,
+    where a branch is repeated."""
 
-    signs: tuple[int, int] = (1, 1)
+    signs: tuple[int, int]
+    places: Sequence[np.ndarray]
 
     def forward(self, method: Method, *h: Value) -> Value:
-        terms = [s * v.difference for s, v in zip(self.signs, h, strict=True)]
+        terms = [s * v.difference[p] for s, p, v in zip(self.signs, self.places, h, strict=True)]
         y, y0 = (
-            sum(s * v for s, v in zip(self.signs, vs, strict=True))
+            sum(s * v[p] for s, p, v in zip(self.signs, self.places, vs, strict=True))
             for vs in ([v.x for v in h], [v.ref for v in h])
         )
         return Value(y, y0, sum(map(positive, terms)), sum(map(negative, terms)))
@@ -190,9 +192,10 @@ class Add:
     def back(self, method: Method, m: Multipliers, *h: Value) -> list[Multipliers]:
         plus, minus = m
         pulled = []
-        for sign, v in zip(self.signs, h, strict=True):
+        for sign, places, v in zip(self.signs, self.places, h, strict=True):
             above, below = (plus, minus) if sign > 0 else (-minus, -plus)
-            both = by_sign(v.difference, above, below, sign * (plus + minus) / 2)
+            each = by_sign(v.difference[places], above, below, sign * (plus + minus) / 2)
+            both = np.bincount(places, each, v.x.size)
             pulled.append((both, both))
         return pulled
 

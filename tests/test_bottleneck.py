@@ -35,9 +35,19 @@ def forward(weights, x):
     return x.reshape(len(x), -1) @ weights["fc"]
 
 
-def forward_nchw(weights, x):
+def nchw(weights, x):
     x = conv(x, weights["conv"]["kernel"], "NCHW") + weights["conv"]["bias"][:, None, None]
     return jax.nn.relu(x).transpose(0, 2, 3, 1).reshape(len(x), -1) @ weights["fc"]
+
+
+def chwn(weights, x):
+    x = conv(x.transpose(3, 1, 2, 0), weights["conv"]["kernel"], "CHWN")
+    x = jax.nn.relu(x + weights["conv"]["bias"][:, None, None, None]).transpose(3, 1, 2, 0)
+    return x.reshape(len(x), -1) @ weights["fc"]
+
+
+def one_image(weights, x):
+    return jax.vmap(lambda image: forward(weights, image[None])[0])(x)
 
 
 @pytest.fixture(scope="module")
@@ -198,23 +208,19 @@ def test_a_greater_beta_leaves_fewer_bits(run):
     assert (bits[-1] < 1e-3 * bits[0]).all()
 
 
-def nchw(weights):
-    return jax.tree_util.Partial(forward_nchw, weights), (0, 3, 1, 2)
+SAME, FIRST = (0, 1, 2, 3), (0, 3, 1, 2)  # of the input and of the units: where the channels go
 
 
-def one_image(weights):
-    return jax.vmap(lambda image: forward(weights, image[None])[0]), (0, 1, 2, 3)
-
-
-@pytest.mark.parametrize("layout", [nchw, one_image])
-def test_memory_layout_changes_nothing(weights, images, run, layout):
-    expected, (model, axes) = run(), layout(weights)
-    x = images.transpose(axes)
-    (layer,) = (u.name for u in read(model, x, fold=True).graph.layers if u.kind == "conv")
-    statistics = bottleneck.statistics(model, x, layer)
-    found = run(x[:3], model=model, layer=layer, statistics=statistics)
+@pytest.mark.parametrize(
+    ("forward", "axes", "unit_axes"),
+    [(nchw, FIRST, FIRST), (chwn, SAME, FIRST), (one_image, SAME, SAME)],
+)
+def test_memory_layout_changes_nothing(weights, images, run, forward, axes, unit_axes):
+    model, x, expected = jax.tree_util.Partial(forward, weights), images.transpose(axes), run()
+    statistics = bottleneck.statistics(model, x, "conv")
+    found = run(x[:3], model=model, statistics=statistics)
     np.testing.assert_allclose(found.relevance, expected.relevance, rtol=FITTED)
-    capacity = expected.capacity.transpose(axes).reshape(found.capacity.shape)
+    capacity = expected.capacity.transpose(unit_axes).reshape(found.capacity.shape)
     np.testing.assert_allclose(found.capacity, capacity, rtol=FITTED)
 
 
@@ -238,9 +244,6 @@ def test_as_a_method_bits_are_spread_over_channels(run, model, images, fitted):
     assert method.name == "iba" and found.shape == (3, 8, 6, 2)
     np.testing.assert_array_equal(found[..., 0], found[..., 1])
     np.testing.assert_allclose(found.sum(-1), expected.relevance, rtol=EXACT)
-
-
-# --- independence ---------------------------------------------------------------------------------
 
 
 def test_an_image_does_not_depend_on_the_others(run, images):
@@ -279,9 +282,6 @@ def test_only_what_depends_on_a_value_is_run_again(getkey):
     np.testing.assert_allclose(again[output], np.maximum(new, 0) + 2 * x, rtol=EXACT)
     np.testing.assert_allclose(env[output], residual(x), rtol=EXACT)
     assert all(again[v] is env[v] for v in graph.program.inputs)
-
-
-# --- numbers --------------------------------------------------------------------------------------
 
 
 def test_lambda_of_one_is_finite(run):

@@ -98,7 +98,7 @@ CALLS = {
     "attribute": lambda x, own: lrp.attribute(POOLED, x, own, target=0),
     "csc": lambda x, own: lrp.convergence.csc(POOLED, x, own, key=jax.random.key(0)),
 }
-SHAPES = [(3,), (4, 4), (4, 4, 3), (2, 4, 4, 3), (0, 4, 4, 2), (1, 2, 4, 4, 2)]
+SHAPES = [(3,), (4, 4), (4, 4, 3), (2, 4, 4, 3), (1, 2, 4, 4, 2)]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -108,6 +108,21 @@ def test_a_baseline_of_another_shape_is_refused(shape, call):
     with pytest.raises(ValueError, match=r"(?i)baseline") as error:
         CALLS[call](x, method("rescale", baseline=np.ones(shape)))
     assert str(shape) in str(error.value) and str(POOLED.shape) in str(error.value)
+
+
+NO_MAP = {  # baselines whose map would mean nothing, and what the error says
+    "none": (np.ones((0, *POOLED.shape)), r"baselines is empty"),
+    "nan": (MANY[0] * np.nan, r"NaN or infinity in the baseline"),
+    "infinity": (np.inf, r"NaN or infinity in the baseline"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("baseline", "message"), NO_MAP.values(), ids=NO_MAP)
+def test_a_baseline_without_a_map_is_refused(baseline, message, call):
+    x, _, _ = data(POOLED)
+    with pytest.raises(ValueError, match=message):
+        CALLS[call](x, method("rescale", baseline=baseline))
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

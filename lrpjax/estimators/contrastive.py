@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 
 from ..composites import negate_last
 from ..method import Method
-from ..rules.rule import positive, stabilise
+from ..rules.rule import nonzero, positive
 from .estimator import Estimator, Maps, Network
 
 DUALS = ("classes", "weights")
@@ -47,9 +48,7 @@ class Contrastive(Estimator):
         return 1
 
     def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
-        base, seed = self.base, network.seed
-        if isinstance(base, Method):
-            base = replace(base, start="one")
+        base, seed = _from_one(self.base), network.seed
         if self.dual == "classes":
             if seed.shape[-1] < 2:
                 raise ValueError('The dual "classes" needs another class: this model has one.')
@@ -64,7 +63,14 @@ class Contrastive(Estimator):
         return [positive(m - d) for m, d in pairs]
 
 
+def _from_one(method: Any) -> Any:
+    """The method, or the one it is over, started from 1 in place of the logit."""
+    if isinstance(method, Method):
+        return replace(method, start="one")
+    return replace(method, base=_from_one(method.base)) if method.base is not None else method
+
+
 def _shares(maps: Maps) -> Maps:
     """Each image's maps divided by their sum."""
     total = jax.tree.reduce(jax.numpy.add, [m.reshape(len(m), -1).sum(1) for m in maps])
-    return [m / stabilise(total).reshape(-1, *[1] * (m.ndim - 1)) for m in maps]
+    return [m / nonzero(total).reshape(-1, *[1] * (m.ndim - 1)) for m in maps]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,7 @@ class Occlusion(Estimator):
     name: str = "occlusion"
     window: int | tuple[int, ...] | None = None
     stride: int | tuple[int, ...] | None = None
-    baseline: Any = 0.0
+    baseline: Any = field(default=0.0, compare=False)
 
     def evaluations(self, network: Network, leaves: Maps) -> int:
         return math.prod(self._counts(network, leaves))
@@ -42,6 +42,11 @@ class Occlusion(Estimator):
         (x,) = leaves
         cover = self._window(network, leaves, i)
         (row,) = baselines_of(self.baseline, leaves)
+        if len(row) > 1:
+            raise ValueError(
+                f"occlusion covers with one baseline, a number or an input of shape {x.shape[1:]}, "
+                f"got shape {jnp.shape(self.baseline)}."
+            )
         drop = network.output([x]) - network.output([jnp.where(cover, row[0], x)])
         return [jnp.where(cover, drop.reshape(-1, *[1] * (x.ndim - 1)), 0).astype(x.dtype)]
 
@@ -77,6 +82,8 @@ class Occlusion(Estimator):
             raise ValueError(f"occlusion covers one input, this model has {len(leaves)}.")
         (x,) = leaves
         feature = network.graph.axes.feature[network.graph.program.inputs[0]]
+        if feature is None and x.ndim > 2:
+            feature = x.ndim - 1  # nothing says which axis the channels are on: the last, as usual
         axes = [k for k in range(1, x.ndim) if k != feature or x.ndim == 2]
         sides = [x.shape[k] for k in axes]
         windows = _each("window", self.window, [max(1, n // SIDES) for n in sides])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ class IntegratedGradients(Estimator):
     name: str = "integrated-gradients"
     steps: int = 50
     quadrature: str = "gauss-legendre"
-    baseline: Any = 0.0
+    baseline: Any = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ class SmoothGrad(Estimator):
     samples: int = 50
     noise: float = 0.15
     form: str = "mean"
-    key: Any = None
+    key: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,6 +40,8 @@ class SmoothGrad(Estimator):
             raise ValueError(f"The form is one of {', '.join(FORMS)}, got {self.form!r}.")
         if self.samples < 1:
             raise ValueError(f"smooth-grad needs at least 1 sample, got {self.samples}.")
+        if not self.noise >= 0:
+            raise ValueError(f"The noise is a share of the image's range, got {self.noise}.")
 
     def evaluations(self, network: Network, leaves: Maps) -> int:
         return self.samples
