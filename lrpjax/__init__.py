@@ -1,5 +1,6 @@
 """Modified-backpropagation attributions for any JAX model, and whether to trust them."""
 
+from . import bottleneck as bottleneck
 from . import composites as composites
 from . import convergence as convergence
 from . import methods as methods
@@ -8,6 +9,8 @@ from . import patterns as patterns
 from . import rules as rules
 from .attribution import attribute as attribute
 from .attribution import vjp as vjp
+from .bottleneck import iba as iba
+from .concepts import tcav as tcav
 from .plan import plan as plan
 from .report import plots as plots
 

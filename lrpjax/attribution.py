@@ -12,9 +12,8 @@ import jax.numpy as jnp
 
 from . import checks
 from ._compat import ClosedJaxpr, jaxpr_as_fun
-from .estimators import Estimator
 from .method import Method
-from .methods import resolve, resolve_chain
+from .methods import Explainer, resolve, resolve_chain
 from .propagate import Relevance, chain, explain, read_for_target
 from .reading import below, environment, read, values_at
 
@@ -140,9 +139,7 @@ class RelevanceMap:
         return (result, captured) if self.captures else result
 
 
-def attribute(
-    model: Callable, x: Any, method: str | Method | Estimator, *, target: Any = None
-) -> Any:
+def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any = None) -> Any:
     """The relevance of the input for one class: the heat map, of x's structure and shape.
 
     model: a callable from (N, ...) to (N, classes). target: a class, N classes, or None for

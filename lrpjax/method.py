@@ -10,6 +10,7 @@ import jax
 
 from .composites import Composite
 from .rules import Rule, gradient, rule
+from .rules.deeplift import paired_gradient
 
 Start = Literal["logit", "one"]
 
@@ -31,6 +32,8 @@ Start = Literal["logit", "one"]
 @dataclass(frozen=True)
 class Method:
     """A way of propagating relevance: a pytree, whose arrays are its baseline and its patterns.
+
+    Methods are compared and hashed without these arrays.
 
     composite: from a layer's description to its rule.
     start: relevance of the explained unit: its "logit", or "one".
@@ -65,7 +68,9 @@ class Method:
 
     def rule_for(self, layer: Any) -> Rule | None:
         found = self.composite(layer)
-        return rule(gradient) if found is None and self.unknown == "gradient" else found
+        if found is None and self.unknown == "gradient":
+            return rule(paired_gradient if self.paired else gradient)
+        return found
 
     def __str__(self) -> str:
         return self.name

@@ -9,10 +9,13 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
+from . import checks
 from . import rules as r
 from ._text import columns
+from .bottleneck import InformationBottleneck
 from .composites import by_kind, first_layer, or_else
 from .estimators import Contrastive, Estimator, IntegratedGradients, Occlusion, SmoothGrad
 from .method import Method as Method
@@ -239,13 +242,15 @@ def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> 
     that one's, so that contributions add up; "gradient" is the routing the paper ran.
     """
     pools = {"complete": d.complete_max, "gradient": r.winner_takes_all}
-    made = _backprop(
-        "deeplift-rescale",
-        "one",
+    composite = by_kind(
+        linear=rule(r.gradient),
         activation=rule(d.rescale),
+        add=rule(r.add_copy),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
+        sum=rule(r.gradient),
+        structure=rule(r.gradient),
     )
-    return replace(made, baseline=baseline)
+    return Method("deeplift-rescale", composite, "one", baseline=_reference(baseline))
 
 
 def deeplift_reveal_cancel(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
@@ -279,7 +284,21 @@ def _paired(
         sum=rule(d.paired_gradient),
         structure=rule(d.paired_gradient),
     )
-    return Method(name, composite, "one", paired=True, baseline=baseline)
+    return Method(name, composite, "one", paired=True, baseline=_reference(baseline))
+
+
+def _reference(baseline: Any) -> Any:
+    """The baseline as a number or a copy of the array; TypeError or ValueError for what is none."""
+    try:
+        array = jnp.array(baseline)
+    except TypeError:
+        array = None
+    if array is None or not jnp.isrealobj(array) or array.dtype == bool:
+        raise TypeError(
+            f"The baseline must be a number or an array of real numbers, got {baseline!r}."
+        )
+    checks.check_finite([array], ["the baseline"])
+    return array
 
 
 def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:
@@ -290,7 +309,8 @@ def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:
 
 def integrated_gradients(base: str | Method | Estimator = "gradient", **options: Any) -> Estimator:
     """options: steps, quadrature, baseline, chunk: see `estimators.IntegratedGradients`."""
-    return IntegratedGradients(base=_value(base), **options)
+    reference = _reference(options.pop("baseline", 0.0))
+    return IntegratedGradients(base=_value(base), baseline=reference, **options)
 
 
 def smooth_grad(base: str | Method | Estimator = "gradient", **options: Any) -> Estimator:
@@ -311,7 +331,20 @@ def occlusion(
     chunk: int | None = None,
 ) -> Estimator:
     """See `estimators.Occlusion`."""
-    return Occlusion(window=window, stride=stride, baseline=baseline, chunk=chunk)
+    reference = _reference(baseline)
+    return Occlusion(window=window, stride=stride, baseline=reference, chunk=chunk)
+
+
+def iba(**options: Any) -> InformationBottleneck:
+    """options: layer, statistics and key (needed), beta, steps, samples, learning_rate, sigma, chunk:
+    see `bottleneck.iba`, which also gives the bits of each unit."""
+    missing = [name for name in ("layer", "statistics", "key") if options.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"iba needs {', '.join(missing)}: use lrpjax.methods.get('iba', layer=..., "
+            "statistics=lrpjax.bottleneck.statistics(model, images, layer), key=jax.random.key(0))."
+        )
+    return InformationBottleneck(**options)
 
 
 def contrastive_lrp(
@@ -355,7 +388,7 @@ class Entry:
     source: str
     conserves: str
     converges: str
-    needs: Literal["", "input_range", "patterns", "key"] = ""
+    needs: Literal["", "input_range", "patterns", "key", "layer"] = ""
     chain: bool = True
 
 
@@ -459,15 +492,18 @@ TABLE: dict[str, Entry] = {
         smooth_grad, "mean of J^T 1_t at x + N(0, sigma^2)", "Smilkov et al. 2017", "no", "no",
         needs="key", chain=False,
     ),
+    "iba": Entry(
+        iba, "bits of a layer that are kept when noise replaces what the class does not need",
+        "Schulz et al. 2020", "no", "no", needs="layer", chain=False,
+    ),
     "occlusion": Entry(
         occlusion, "f(x) - f(x with a window covered)", "Zeiler and Fergus 2014", "no", "no",
         chain=False,
     ),
 }  # fmt: skip
-_FUNCTIONS = {
-    "tcav": "gives a score for each concept, not a map: call lrpjax.tcav(model, images, ...)",
-    "iba": "needs a layer and its statistics: call lrpjax.iba(model, x, layer=..., ...)",
-}
+
+
+Explainer = Method | Estimator | InformationBottleneck  # what `lrpjax.attribute` takes
 
 
 def get(name: str, **options: Any) -> Any:
@@ -480,8 +516,10 @@ def get(name: str, **options: Any) -> Any:
     common = {key: options.pop(key) for key in ("fold", "unknown", "start") if key in options}
     if match := re.fullmatch(r"lrp-alpha(\d+(?:\.\d+)?)-beta(\d+(?:\.\d+)?)", name):
         made = alpha_beta(float(match[1]), float(match[2]), **options)
-    elif name in _FUNCTIONS:
-        raise ValueError(f"{name} {_FUNCTIONS[name]}.")
+    elif name == "tcav":
+        raise ValueError(
+            "tcav gives a score for each concept, not a map: call lrpjax.tcav(model, images, ...)."
+        )
     elif name not in TABLE:
         near = get_close_matches(name, TABLE, 3, 0.4) or list(TABLE)
         raise ValueError(f"There is no method {name!r}; the nearest are {', '.join(near)}.")
@@ -495,10 +533,10 @@ def get(name: str, **options: Any) -> Any:
     return replace(made, **common)
 
 
-def resolve(method: str | Method | Estimator, model: Any) -> Method | Estimator:
+def resolve(method: str | Explainer, model: Any) -> Explainer:
     """The method as a value. What a method needs of a model, its `input_range` or its `patterns`,
     is taken from there."""
-    if isinstance(method, Method | Estimator):
+    if isinstance(method, Explainer):
         return method
     if not isinstance(method, str):
         raise TypeError(f"A method is a name or an lrpjax.methods.Method, got {method!r}.")
@@ -511,7 +549,7 @@ def resolve(method: str | Method | Estimator, model: Any) -> Method | Estimator:
     return get(method, low=given[0], high=given[1])
 
 
-def resolve_chain(method: str | Method | Estimator, model: Any) -> Method:
+def resolve_chain(method: str | Explainer, model: Any) -> Method:
     """As `resolve`; ValueError for a method that is no chain of rules."""
     found = resolve(method, model)
     if not isinstance(found, Method):

@@ -140,7 +140,6 @@ def chain(
 def baselines_of(baseline: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
     """The baselines (B, *x.shape) of each input; raises ValueError for one that does not fit."""
     baseline = jnp.asarray(baseline)
-    checks.check_finite([baseline], ["the baseline"])
     if baseline.ndim == 0:
         return [jnp.broadcast_to(baseline.astype(x.dtype), (1, *x.shape)) for x in inputs]
     one = inputs[0].shape[1:]

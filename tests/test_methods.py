@@ -21,15 +21,28 @@ def test_the_table_is_complete():
         "lrp-cmp-alpha2-beta1 epsilon-plus-flat epsilon-gamma-box deep-taylor excitation-bp "
         "guided-bp deconv rect-grad pattern-net pattern-attribution deeplift-rescale "
         "deeplift-reveal-cancel deeplift-ablation contrastive-lrp contrastive-excitation-bp "
-        "integrated-gradients smooth-grad occlusion"
+        "integrated-gradients smooth-grad occlusion iba"
     )
     assert set(names.split()) == set(TABLE)
 
 
-@pytest.mark.parametrize("name", ["tcav", "iba"])
-def test_functions_of_their_own_say_so(name):
-    with pytest.raises(ValueError, match=rf"call lrpjax\.{name}"):
-        lrp.methods.get(name)
+def test_what_gives_no_map_or_needs_more_says_so():
+    with pytest.raises(ValueError, match=r"call lrpjax\.tcav"):
+        lrp.methods.get("tcav")
+    with pytest.raises(ValueError, match="iba needs statistics, key"):
+        lrp.methods.get("iba", layer="conv4")
+    with pytest.raises(ValueError, match="not a chain of rules"):
+        lrp.vjp(jnp.tanh, jnp.ones((1, 2)), "occlusion")
+
+
+def test_iba_is_a_method_of_attribute():
+    model = lrp.models.cifar10()
+    x = model.preprocess(bundled_images()[0])
+    fitted = lrp.bottleneck.statistics(model, x, "conv4")
+    options = {"layer": "conv4", "statistics": fitted, "key": jax.random.key(0)}
+    relevance = lrp.attribute(model, x[:2], lrp.methods.get("iba", **options), target=3)
+    bits = lrp.iba(model, x[:2], target=3, **options).relevance
+    np.testing.assert_allclose(relevance.sum(-1), bits, rtol=SAME)
 
 
 # --- Deep Taylor ---------------------------------------------------------------------------------
@@ -50,10 +63,10 @@ def test_deep_taylor_is_alpha1_beta0_but_for_the_first_layer(getkey):
     r = jax.random.normal(getkey(), (2, 3))
     read = {}
     for method in (lrp.methods.get("deep-taylor", low=-1, high=2), "lrp-alpha1-beta0"):
-        _, pull = lrp.vjp(model, x, method, layers=["conv_1", "conv_2"])
+        _, pull = lrp.vjp(model, x, method, layers=["w1", "w2"])
         read[str(method)] = pull(r)
     taylor, lrp_maps = read.values()
-    for layer in ("conv_1", "conv_2"):
+    for layer in ("w1", "w2"):
         np.testing.assert_array_equal(taylor[1][layer], lrp_maps[1][layer])
     assert jnp.abs(taylor[0] - lrp_maps[0]).max() > 1e-3
 
@@ -63,25 +76,24 @@ def test_deep_taylor_with_wsquare_needs_no_range(getkey):
     x = jax.random.normal(getkey(), (2, 6, 6, 3))
     method = lrp.methods.get("deep-taylor", first="wsquare")
     rules = {row["layer"]: row["rule"] for row in lrp.plan(model, x, method).rows}
-    assert (rules["conv_1"], rules["conv_2"]) == ("wsquare", "zplus")
+    assert (rules["w1"], rules["w2"]) == ("wsquare", "zplus")
     assert lrp.attribute(model, x, method, target=0).shape == x.shape
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 def test_bounds_per_channel(layout, getkey):
     """One layer, z-box written out: c = W x - W+ l - W- u, with l and u from the channel."""
-    key = getkey()
-    model = lambda x: two_convolutions(key, layout)(x)
+    model = two_convolutions(getkey(), layout)
     shape = (1, 6, 6, 3) if layout == "NHWC" else (1, 3, 6, 6)
     x = jax.random.uniform(getkey(), shape, minval=-1, maxval=1)
     low, high = (-1.0, -2.0, -3.0), (1.0, 2.5, 4.0)
     place = (1, 1, 1, 3) if layout == "NHWC" else (1, 3, 1, 1)
     l, u = (np.broadcast_to(np.reshape(b, place), shape).ravel() for b in (low, high))
     method = lrp.methods.get("deep-taylor", low=low, high=high)
-    _, pull = lrp.vjp(model, x, method, start="conv_1")
-    first = lambda x: lrp.vjp(model, x, "gradient", start="conv_1")[1]
-    out = jax.eval_shape(lambda x: lrp.vjp(model, x, "gradient", layers=["conv_1"])[1](
-        jnp.zeros((1, 3)))[1]["conv_1"], x)  # fmt: skip
+    _, pull = lrp.vjp(model, x, method, start="w1")
+    first = lambda x: lrp.vjp(model, x, "gradient", start="w1")[1]
+    out = jax.eval_shape(lambda x: lrp.vjp(model, x, "gradient", layers=["w1"])[1](
+        jnp.zeros((1, 3)))[1]["w1"], x)  # fmt: skip
     units = jnp.eye(out.size).reshape(-1, *out.shape)
     W = np.asarray(jax.vmap(first(x))(units)).reshape(out.size, -1)
     r = np.random.default_rng(0).normal(size=out.size)
@@ -146,7 +158,7 @@ def test_lrp_z_and_gradient_see_the_class(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, e in TABLE.items() if e.needs != "key"])
+@pytest.mark.parametrize("name", [n for n, e in TABLE.items() if e.needs not in ("key", "layer")])
 def test_every_method_explains_the_trained_network_by_its_name(name):
     model = lrp.models.cifar10()
     x = model.preprocess(bundled_images()[0][:2])
