@@ -336,8 +336,8 @@ def occlusion(
 
 
 def iba(**options: Any) -> InformationBottleneck:
-    """options: layer, statistics and key (needed), beta, steps, samples, learning_rate, sigma, chunk:
-    see `bottleneck.iba`, which also gives the bits of each unit."""
+    """options: layer, statistics and key (needed), beta, steps, samples, learning_rate, sigma,
+    chunk: see `bottleneck.iba`, which also gives the bits of each unit."""
     missing = [name for name in ("layer", "statistics", "key") if options.get(name) is None]
     if missing:
         raise ValueError(
