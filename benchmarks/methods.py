@@ -46,8 +46,8 @@ def fitting(rounds: int) -> dict[str, float]:
     seconds = timed(
         {
             "forward": lambda: [forward(model, x) for x in images],
-            "fit": lambda: lrp.patterns.fit(model, images),
-            "fit, all patches": lambda: lrp.patterns.fit(model, images, patches=None),
+            "fit": lambda: lrp.patterns.fit(model, list(images)),
+            "fit, all patches": lambda: lrp.patterns.fit(model, list(images), patches=None),
         },
         rounds,
     )

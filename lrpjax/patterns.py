@@ -90,7 +90,7 @@ def fit(
     *,
     mode: str = "relu",
     batch: int = 64,
-    patches: int | None = 16,
+    patches: int | None = 9,
 ) -> Patterns:
     """Fits a pattern for every neuron of every convolution and dense layer of a model.
 

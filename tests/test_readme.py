@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from lrpjax.cli import app
+from lrpjax.methods import TABLE
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -29,3 +30,11 @@ def test_commands_exist():
 def test_pictures_exist():
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert pictures and all((Path(__file__).parent.parent / p).exists() for p in pictures)
+
+
+def test_the_table_of_methods_is_the_one_in_the_code():
+    rows = [line.split(" | ") for line in README.splitlines() if line.startswith("| ")]
+    shown = {row[0][2:]: row[1:5] for row in rows if row[0][2:] in TABLE}
+    for name, e in TABLE.items():
+        formula = e.formula.replace("|", "\\|")
+        assert shown[name] == [formula, e.source, e.conserves, e.converges]

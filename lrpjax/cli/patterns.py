@@ -22,7 +22,7 @@ def patterns(
     mode: Annotated[str, typer.Option(help="Of the estimator: relu or linear.")] = "relu",
     patches: Annotated[
         int, typer.Option(help="Patches of an image a convolution is fitted on; 0: all.", min=0)
-    ] = 16,
+    ] = 9,
 ) -> None:
     """Fits a pattern to every neuron of a model; read them with `lrpjax.patterns.load`."""
     import jax.numpy as jnp
