@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from skimage.metrics import structural_similarity
+from random_logit import random_logit_similarity
 
 import lrpjax as lrp
 from lrpjax.images import bundled_images
@@ -124,25 +124,6 @@ def test_the_range(getkey):
 
 
 # --- the trained network: does the class matter? -------------------------------------------------
-
-
-def random_logit_similarity(method):
-    """The median SSIM of the maps of the label and of another class (Sixt et al. 2020)."""
-    model = lrp.models.cifar10()
-    pixels, labels = bundled_images()
-    x, others = model.preprocess(pixels), (labels + 1 + np.arange(20) % 9) % 10
-    maps = [lrp.attribute(model, x, method, target=t).sum(-1) for t in (labels, others)]
-
-    def scaled(image):
-        low, high = np.percentile(image, [0.5, 99.5])
-        return np.clip((image - high) / (low - high), 0, 1)
-
-    def similarity(a, b):
-        ssim = lambda a, b: structural_similarity(a, b, win_size=5, data_range=2)
-        return max(ssim(a, b), ssim(a, 1 - b))
-
-    pairs = zip(*(np.asarray(m, np.float64) for m in maps), strict=True)
-    return np.median([similarity(scaled(a), scaled(b)) for a, b in pairs])
 
 
 @pytest.mark.slow
