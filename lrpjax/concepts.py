@@ -7,14 +7,10 @@ share of its images whose logit grows in that direction. Kim et al. 2018, sectio
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from . import checks
+from ._results import Results
 from ._text import columns
 from .attribution import vjp
 from .graph import Graph
@@ -51,7 +48,7 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
 
 
 @dataclass(frozen=True)
-class TCAV:
+class TCAV(Results):
     """One row for each concept.
 
     A row has concept, layer, target, scores (one for each random set: the share of images with
@@ -62,30 +59,11 @@ class TCAV:
     against the other sets; None for two random sets).
     """
 
-    settings: dict[str, Any]
-    rows: list[dict[str, Any]]
-
     def __str__(self) -> str:
         return columns([{k: show(row[k]) for k, show in _SHOWN.items()} for row in self.rows])
 
-    def save(self, path: str | PathLike) -> None:
-        """Writes {"settings": ..., "rows": [...]} as JSON, whole or not at all."""
-        path = Path(path)
-        partial_file = path.with_name(path.name + ".part")
-        content = {"settings": self.settings, "rows": self.rows}
-        partial_file.write_text(json.dumps(content, indent=1, allow_nan=False))
-        os.replace(partial_file, path)
-
-    @classmethod
-    def load(cls, path: str | PathLike) -> TCAV:
-        """Reads what `save` wrote. ValueError if the file is something else."""
-        try:
-            content = json.loads(Path(path).read_text())
-            found = cls(content["settings"], content["rows"])
-            str(found)  # rows of something else lack a column
-        except (ValueError, LookupError, TypeError) as error:
-            raise ValueError(f"{str(path)!r} is not a file of TCAV results: {error!r}.") from error
-        return found
+    def _require_columns(self) -> None:
+        str(self)
 
 
 def tcav(

@@ -8,14 +8,10 @@ map cannot depend on the layers above. Sixt et al. 2020, section 5.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +21,9 @@ from rich.progress import track
 from scipy.special import betaincinv
 
 from .. import checks
+from .._results import Results
 from ..graph import LINEAR, Graph
+from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
 from ..propagate import chain
@@ -36,7 +34,7 @@ _BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless 
 
 
 @dataclass(frozen=True)
-class CSC:
+class CSC(Results):
     """What was measured: one row for each method, injection layer and layer below it.
 
     A row has method, start, layer, channels (the dimension of the vectors compared), median,
@@ -44,26 +42,6 @@ class CSC:
     one_minus_quantiles, baseline (the median for independent Gaussian vectors), count, and
     dropped (pairs without an angle because a vector was zero).
     """
-
-    settings: dict[str, Any]
-    rows: list[dict[str, Any]]
-
-    def save(self, path: str | PathLike) -> None:
-        """Writes {"settings": ..., "rows": [...]} as JSON, whole or not at all."""
-        path = Path(path)
-        partial_file = path.with_name(path.name + ".part")
-        content = {"settings": self.settings, "rows": self.rows}
-        partial_file.write_text(json.dumps(content, indent=1, allow_nan=False))
-        os.replace(partial_file, path)
-
-    @classmethod
-    def load(cls, path: str | PathLike) -> CSC:
-        """Reads what `save` wrote. ValueError if the file is something else."""
-        try:
-            content = json.loads(Path(path).read_text())
-            return cls(content["settings"], content["rows"])
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{str(path)!r} is not a file of CSC results: {error!r}.") from error
 
     def __add__(self, other: CSC) -> CSC:
         return CSC({**self.settings, **other.settings}, self.rows + other.rows)
@@ -113,7 +91,7 @@ def csc(
     reading = read(model, images[:batch], fold=method.fold)
     starts = range(0, len(images), batch)
     for i in track(starts, description=method.name, disable=not progress):
-        index = np.minimum(np.arange(i, i + batch), len(images) - 1)  # the last batch is filled up
+        index = filled_up(i, batch, len(images))
         found, finite = _measure(
             reading.graph,
             method,

@@ -95,16 +95,17 @@ class Estimator:
     def attribute(self, model: Callable, x: Any, *, target: Any = None) -> Any:
         """The heat map, as `lrpjax.attribute` gives it; shows progress where it takes long."""
         reading = read_for_target(model, x, innermost(self), target)
-        network, leaves = self._network(reading, target)
+        maps = self._run(*self._network(reading, target))
+        return jax.tree.unflatten(reading.x_tree, maps)
+
+    def _run(self, network: Network, leaves: Maps) -> Maps:
         count, chunk = sizes = self._sizes(network, leaves)
         if count <= chunk or not all(map(checks.is_concrete, [network.seed, *leaves])):
-            maps = _maps(network.graph, self, network.consts, network.seed, leaves)
-        else:
-            state = self.start(leaves)
-            for first in track(range(0, count, chunk), self.name):
-                state = self._advance(sizes, network, leaves, state, first)
-            maps = self.finish(network, leaves, state)
-        return jax.tree.unflatten(reading.x_tree, maps)
+            return _maps(network.graph, self, network.consts, network.seed, leaves)
+        state = self.start(leaves)
+        for first in track(range(0, count, chunk), self.name):
+            state = self._advance(sizes, network, leaves, state, first)
+        return self.finish(network, leaves, state)
 
     def _advance(self, sizes, network, leaves, state, first):
         return _add_chunk(

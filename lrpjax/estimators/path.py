@@ -66,13 +66,13 @@ class IntegratedGradients(Estimator):
         self, model: Callable, x: Any, *, target: Any = None
     ) -> tuple[Any, jax.Array]:
         """The heat map and, for each image, its sum less f(x) - f(x0): the quadrature's error."""
-        relevance = self.attribute(model, x, target=target)
         reading = read_for_target(model, x, innermost(self), target)
         network, leaves = self._network(reading, target)
         rows = baselines_of(self.baseline, leaves)
         gain = network.output(leaves) - jax.lax.map(network.output, rows).mean(0)
-        maps = jax.tree.leaves(relevance)
-        return relevance, sum(m.reshape(len(m), -1).sum(1) for m in maps) - gain
+        maps = self._run(network, leaves)
+        total = sum(m.reshape(len(m), -1).sum(1) for m in maps)
+        return jax.tree.unflatten(reading.x_tree, maps), total - gain
 
 
 def _nodes(quadrature: str, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,42 @@
+"""Measured rows with the settings that gave them, to and from JSON files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Results:
+    """Base class. rows: plain dictionaries; a subclass says what is in them."""
+
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def save(self, path: str | PathLike) -> None:
+        """Writes {"settings": ..., "rows": [...]} as JSON, whole or not at all."""
+        path = Path(path)
+        partial_file = path.with_name(path.name + ".part")
+        content = {"settings": self.settings, "rows": self.rows}
+        partial_file.write_text(json.dumps(content, indent=1, allow_nan=False))
+        os.replace(partial_file, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> Self:
+        """Reads what `save` wrote. ValueError if the file is something else."""
+        try:
+            content = json.loads(Path(path).read_text())
+            found = cls(content["settings"], content["rows"])
+            found._require_columns()
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"{str(path)!r} is not a file of {cls.__name__} results: {error!r}."
+            ) from error
+        return found
+
+    def _require_columns(self) -> None:
+        """Raises LookupError for rows of something else."""
