@@ -72,8 +72,8 @@ def _forward(graph, method, start, names, consts, leaves):
         for v, r in zip(injected, relevance, strict=True):
             seeds[v] = seeds[v] + r if v in seeds else r
         found = propagate(seeds)
-        read_out = [found.get(v, jnp.zeros_like(env[v])) for v in program.inputs]
-        return read_out, [found[v] for v in captured]
+        at = lambda v: found.get(v, jnp.zeros_like(env[v]))
+        return list(map(at, program.inputs)), list(map(at, captured))
 
     # As a jaxpr with its constants the map is a pytree, which jit can return and cache.
     like = [jax.ShapeDtypeStruct(env[v].shape, env[v].dtype) for v in injected]

@@ -13,7 +13,7 @@ import numpy as np
 from ._compat import outside_traces
 from .graph import Graph, Layer
 from .method import Method
-from .rules import Rule
+from .rules import Rule, softmax_taylor
 
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
@@ -80,19 +80,29 @@ def find_layer(graph: Graph, name: str) -> Layer:
 def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rule]:
     """Each layer's rule; NotImplementedError for the first layer that has none."""
     for layer in layers:
-        if layer.primitive in ("while", "cond"):
+        # Reverse differentiation opens a branch, but no loop of unknown length.
+        if layer.kind == "control" and (
+            method.composite(layer) is None or layer.primitive == "while"
+        ):
             raise NotImplementedError(
                 f"Data-dependent control flow ({layer.primitive}) at {layer.source} lies between "
                 "the input and the output, and its path is not known before it runs: write it "
                 "without (jnp.where, or a loop of fixed length)."
             )
     found = []
+    last_softmax = _last_softmax(graph)
     for layer in layers:
         rule = method.rule_for(layer)
-        if rule is None:
+        if rule is None or (layer is last_softmax and rule.function is softmax_taylor):
             raise NotImplementedError(_no_rule(graph, method, layer))
         found.append(rule)
     return found
+
+
+def _last_softmax(graph: Graph) -> Layer | None:
+    """The softmax that the model ends in: LRP's rule is made for attention and not for classes."""
+    made = [layer for layer in graph.layers if layer.kind == "softmax"]
+    return made[-1] if made and ends_in_softmax(graph) else None
 
 
 def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
@@ -103,8 +113,9 @@ def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
         )
     return (
         f"{method.name} has no rule for the primitive {layer.primitive!r} at {layer.source} "
-        f"(layer {layer.name!r}): give it one in a composite (see lrpjax.composites), or take its "
-        f"gradient with lrpjax.methods.get({method.name!r}, unknown='gradient')."
+        f"(layer {layer.name!r}): give it one with lrpjax.rules.register({layer.primitive!r}, rule)"
+        " or in a composite (see lrpjax.composites), or take its gradient with "
+        f"lrpjax.methods.get({method.name!r}, unknown='gradient')."
     )
 
 

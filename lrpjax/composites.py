@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .graph import LINEAR, Layer
-from .rules import Rule, negated
+from .rules import Rule, negated, product
 from .rules import rule as make_rule
 
 Composite = Callable[[Layer], Rule | None]
@@ -38,7 +38,8 @@ class ByKind:
 
 def by_kind(**rules: Rule) -> ByKind:
     """Rules by kind: conv, dense, scale (or linear for what is left of these three), sum,
-    max_pool, activation (or one activation's own name, such as relu), add, structure, unknown."""
+    max_pool, activation (or one activation's own name, such as relu), add, product, norm, softmax,
+    structure, unknown."""
     return ByKind(tuple(sorted(rules.items())))
 
 
@@ -74,6 +75,23 @@ class NegateLast:
         if found is None or not layer.last:
             return found
         return make_rule(negated, of=found)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The composite's rules, with every product of two values shared half and half (AttnLRP)."""
+
+    composite: Composite
+
+    def __call__(self, layer: Layer) -> Rule | None:
+        found = self.composite(layer)
+        if found is None or found.function is not product:
+            return found
+        return make_rule(product, **{**dict(found.parameters), "share": "uniform"})
+
+
+def uniform(composite: Composite) -> Uniform:
+    return Uniform(composite)
 
 
 def negate_last(composite: Composite) -> NegateLast:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ._text import columns
 from .bottleneck import InformationBottleneck
+from .composites import uniform
 from .estimators import Contrastive, Estimator, IntegratedGradients, Occlusion, SmoothGrad
 from .method import Method as Method
 from .named import alpha_beta as alpha_beta
@@ -228,17 +229,20 @@ TABLE: dict[str, Entry] = {
 }  # fmt: skip
 
 
+_COMMON = ("fold", "unknown", "start", "attention")  # what `get` takes for every chain of rules
 Explainer = Method | Estimator | InformationBottleneck  # what `lrpjax.attribute` takes
 
 
 def get(name: str, **options: Any) -> Any:
     """The method of that name. Any lrp-alphaA-betaB is one, with A - B = 1.
 
-    options: `fold`, `unknown` and `start` as on `Method`; all others go to the method's own
-    function (`get("rect-grad", percentile=95)`).
+    options: `fold`, `unknown` and `start` as on `Method`; `attention`, how LRP treats products of
+    two values: "detached" (the default; CP-LRP: attention and gates are constants, and relevance
+    is conserved) or "uniform" (AttnLRP: half to each); all others go to the method's own function
+    (`get("rect-grad", percentile=95)`).
     Raises ValueError for an unknown name, with the nearest ones, or a missing option.
     """
-    common = {key: options.pop(key) for key in ("fold", "unknown", "start") if key in options}
+    common = {key: options.pop(key) for key in _COMMON if key in options}
     if match := re.fullmatch(r"lrp-alpha(\d+(?:\.\d+)?)-beta(\d+(?:\.\d+)?)", name):
         made = alpha_beta(float(match[1]), float(match[2]), **options)
     elif name == "tcav":
@@ -255,7 +259,17 @@ def get(name: str, **options: Any) -> Any:
             f"{name} has no option {next(iter(common))!r}: give it to the base method, as in "
             f"base=lrpjax.methods.get(..., {next(iter(common))}=...)."
         )
-    return replace(made, **common)
+    attention = common.pop("attention", "detached")
+    return _with_attention(replace(made, **common), attention)
+
+
+def _with_attention(method: Any, attention: str) -> Any:
+    if attention not in ("detached", "uniform"):
+        raise ValueError(f'attention is "detached" or "uniform", got {attention!r}.')
+    if attention == "detached":
+        return method
+    name = f"{method.name} (uniform attention)"
+    return replace(method, name=name, composite=uniform(method.composite))
 
 
 def resolve(method: str | Explainer, model: Any) -> Explainer:

@@ -22,6 +22,7 @@ EPSILON = 1e-6
 GAMMA = 0.25
 CMP_EPSILON = 1e-10  # of the paper's composites
 Bias = Literal["none", "signed", "split"]
+Clip = tuple[float, float] | None
 Bound = float | tuple[float, ...]  # of the input: one number, or one for each channel
 
 
@@ -33,13 +34,16 @@ def _lrp(name: str, linear: Rule, add: Rule, *, first: Rule | None = None, **kin
         max_pool=rule(r.winner_takes_all),
         activation=rule(r.pass_),
         structure=rule(r.gradient),
+        norm=rule(r.pass_value),
+        product=rule(r.product, of=linear, share="detached"),
+        softmax=rule(r.softmax_taylor),
         **kinds,
     )
     return Method(name, or_else(first_layer(first), below) if first else below)
 
 
 def _backprop(name: str, start: Start, *, times_input=False, **kinds: Rule) -> Method:
-    names = ("linear", "sum", "activation", "structure", "unknown")
+    names = "linear sum activation structure norm product softmax unknown".split()
     everything = {kind: rule(r.gradient) for kind in names}
     special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all)}
     return Method(name, by_kind(**(everything | special | kinds)), start, times_input)
@@ -48,8 +52,12 @@ def _backprop(name: str, start: Start, *, times_input=False, **kinds: Rule) -> M
 _SIGNED = rule(r.add_signed)
 
 
-def _share(alpha: float, beta: float) -> Rule:
-    return rule(r.add_alpha_beta, alpha=alpha, beta=beta)
+def _share(alpha: float, beta: float, clip: Clip = None) -> Rule:
+    if clip is None:
+        return rule(r.add_alpha_beta, alpha=alpha, beta=beta)
+    if len(clip) != 2 or not clip[0] < clip[1]:
+        raise ValueError(f"residual_clip is (low, high) with low < high, got {clip}.")
+    return rule(r.add_alpha_beta, alpha=alpha, beta=beta, clip=tuple(clip))
 
 
 def z() -> Method:
@@ -68,10 +76,16 @@ def zplus() -> Method:
     return _lrp("lrp-zplus", rule(r.zplus), _share(1, 0))
 
 
-def alpha_beta(alpha: float, beta: float, *, bias: Bias = "none") -> Method:
-    """bias: "none" (the paper's theory), "signed" (what the paper ran), or "split"."""
-    name = f"lrp-alpha{alpha:g}-beta{beta:g}{_bias_suffix(bias)}"
-    return _lrp(name, _alpha_beta_rule(alpha, beta, bias), _share(alpha, beta))
+def alpha_beta(
+    alpha: float, beta: float, *, bias: Bias = "none", residual_clip: Clip = None
+) -> Method:
+    """bias: "none" (the paper's theory), "signed" (what the paper ran), or "split".
+
+    residual_clip: (low, high) that relevance is clipped to behind a residual addition. On ResNet-50
+    the paper's code ran bias="signed", residual_clip=(0, 1000) and fold=False.
+    """
+    name = f"lrp-alpha{alpha:g}-beta{beta:g}{_suffix(bias, residual_clip)}"
+    return _lrp(name, _alpha_beta_rule(alpha, beta, bias), _share(alpha, beta, residual_clip))
 
 
 def _alpha_beta_rule(alpha: float, beta: float, bias: Bias) -> Rule:
@@ -85,8 +99,10 @@ def _alpha_beta_rule(alpha: float, beta: float, bias: Bias) -> Rule:
     return rule(r.alpha_beta, alpha=alpha, beta=beta, bias=bias)
 
 
-def _bias_suffix(bias: Bias) -> str:
-    return "" if bias == "none" else f" (bias {bias})"
+def _suffix(bias: Bias, clip: Clip) -> str:
+    parts = [] if bias == "none" else [f"bias {bias}"]
+    parts += [] if clip is None else [f"clip {clip[0]:g} to {clip[1]:g}"]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def flat() -> Method:
@@ -97,12 +113,17 @@ def wsquare() -> Method:
     return _lrp("lrp-wsquare", rule(r.wsquare), _SIGNED)
 
 
-def cmp_alpha_beta(alpha: float, beta: float, *, bias: Bias = "none") -> Method:
-    """The paper's composite: epsilon on dense layers, alpha-beta below (it ran bias "signed")."""
+def cmp_alpha_beta(
+    alpha: float, beta: float, *, bias: Bias = "none", residual_clip: Clip = None
+) -> Method:
+    """The paper's composite: epsilon on dense layers, alpha-beta below (it ran bias "signed").
+
+    residual_clip: as in `alpha_beta`.
+    """
     below = _alpha_beta_rule(alpha, beta, bias)
     dense = rule(r.epsilon, epsilon=CMP_EPSILON)
-    name = f"lrp-cmp-alpha{alpha:g}-beta{beta:g}{_bias_suffix(bias)}"
-    return _lrp(name, below, _share(alpha, beta), dense=dense)
+    name = f"lrp-cmp-alpha{alpha:g}-beta{beta:g}{_suffix(bias, residual_clip)}"
+    return _lrp(name, below, _share(alpha, beta, residual_clip), dense=dense)
 
 
 def epsilon_plus_flat(epsilon: float = EPSILON) -> Method:
@@ -172,11 +193,11 @@ def excitation_bp() -> Method:
 
 
 def gradient() -> Method:
-    return _backprop("gradient", "one")
+    return _backprop("gradient", "one", control=rule(r.gradient))
 
 
 def input_x_gradient() -> Method:
-    return _backprop("input-x-gradient", "one", times_input=True)
+    return _backprop("input-x-gradient", "one", times_input=True, control=rule(r.gradient))
 
 
 def guided_bp() -> Method:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -168,10 +168,9 @@ def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, base
         layer, op = stage.layer, stage.op
         outs = links.arriving(stage, travelling)
         pulled = tupled(stage.pull(bare(outs)))
-        for v, r in zip(layer.inputs, pulled, strict=True):
-            travelling[v] = travelling[v] + r if v in travelling else r
+        links.send(travelling, layer.inputs, pulled)
         total = lambda values, maps: _total(
-            tuple(links.read_out(v, m) for v, m in zip(values, maps, strict=True))
+            [links.read_out(v, m) for v, m in zip(values, maps, strict=True) if m is not None]
         )
         total_out, total_in = total(layer.outputs, outs), total(layer.inputs, pulled)
         bias = jnp.zeros(())
@@ -189,7 +188,7 @@ def _without_bias(stage: Stage, op: Linear, env: dict[int, Any]) -> Callable:
     return stage.rule(replace(op, b=None), env[x], env[z] - op.b)
 
 
-def _total(values: tuple) -> jax.Array:
+def _total(values: Sequence[jax.Array]) -> jax.Array:
     return jnp.stack([v.sum() for v in values]).sum()
 
 

@@ -97,6 +97,12 @@ class Chain:
             for v in stage.layer.outputs
         )
 
+    def send(self, travelling: Relevance, values: Sequence[int], pulled: Sequence) -> None:
+        """Adds what a layer sends to its inputs; None is nothing."""
+        for v, r in zip(values, pulled, strict=True):
+            if r is not None:
+                travelling[v] = travelling[v] + r if v in travelling else r
+
     def read_out(self, value: int, travelling: jax.Array) -> jax.Array:
         """The relevance of a value, from what travels there."""
         if self.method.paired:
@@ -113,8 +119,7 @@ class Chain:
             if not any(v in travelling for v in stage.layer.outputs):
                 continue
             pulled = tupled(stage.pull(bare(self.arriving(stage, travelling))))
-            for v, r in zip(stage.layer.inputs, pulled, strict=True):
-                travelling[v] = travelling[v] + r if v in travelling else r
+            self.send(travelling, stage.layer.inputs, pulled)
         return {v: self.read_out(v, r) for v, r in travelling.items()}
 
 
@@ -135,6 +140,21 @@ def chain(
         return jax.tree.map(lambda r: r.mean(0), found)
 
     return mean
+
+
+def reached(reading: Reading, method: Method, start: str | None) -> set[int]:
+    """The values at which relevance arrives that is injected at layer `start` (None: the output).
+
+    None arrives at what only weighs something else: a statistic, or attention under CP-LRP.
+    """
+    graph = reading.graph
+    outputs = graph.program.outputs if start is None else checks.find_layer(graph, start).outputs
+
+    def propagate(consts, leaves):
+        env = environment(graph, consts, leaves)
+        return chain(graph, method, env, below(graph, start))({outputs[0]: env[outputs[0]]})
+
+    return set(jax.eval_shape(propagate, reading.consts, reading.leaves))
 
 
 def baselines_of(baseline: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:

@@ -121,7 +121,8 @@ LOOK_ALIKES = {
 
 @table("function", LOOK_ALIKES)
 def test_a_look_alike_is_no_activation(function):
-    assert kinds(lambda x: function(x @ W))[-1] == "unknown"
+    found = kinds(lambda x: function(x @ W))
+    assert "unknown" in found
 
 
 IDENTITIES = {

@@ -26,7 +26,7 @@ from ..graph import LINEAR, Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
-from ..propagate import chain
+from ..propagate import chain, reached
 from ..reading import below, environment, read, values_at
 
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
@@ -69,8 +69,8 @@ def csc(
 
     images: a batch (N, ...) as the model takes it. start: the layer at whose output the vectors
     are injected (default: the model's output). layers: where to measure (default: every layer
-    below with weights, pooling or additions, and the input). vectors: how many Gaussian vectors
-    an image gets; all their pairs count. chunk: how many relevance vectors are propagated at
+    below with weights, pooling or additions that relevance reaches, and the input). vectors: how
+    many Gaussian vectors an image gets; all their pairs count. chunk: how many are propagated at
     once (default: as many as keep the largest layer's relevance within 128 MiB).
     The same key gives the same vectors for an image whatever the chunk.
     """
@@ -79,10 +79,22 @@ def csc(
     if not hasattr(images, "shape") or len(images) == 0:
         raise ValueError("CSC needs a batch of images: one array (N, ...) with N at least 1.")
     method = resolve_chain(method, model)
-    graph = read(model, images[:1], fold=method.fold).graph
+    first = read(model, images[:1], fold=method.fold)
+    graph = first.graph
     start_name = start or _output_layer(graph)
-    names = tuple(layers) if layers is not None else measured_layers(graph, start_name)
+    arrives = reached(first, method, start_name)
+    if layers is None:
+        found = measured_layers(graph, start_name)
+        places = values_at(graph, start_name, found)
+        layers = [name for name, v in zip(found, places, strict=True) if v in arrives]
+    names = tuple(layers)
     values = values_at(graph, start_name, names)
+    for name, value in zip(names, values, strict=True):
+        if value not in arrives:
+            raise ValueError(
+                f"Under {method.name} no relevance reaches the layer {name!r}: its output only "
+                "weighs another value."
+            )
     largest = max(np.prod(graph.program.shape(v)) for v in values)
     at_once = chunk or max(1, _BYTES // (4 * int(largest)))
     batch = min(len(images), max(1, at_once // vectors))
@@ -120,9 +132,13 @@ def csc(
 
 
 def measured_layers(graph: Graph, start: str | None) -> tuple[str, ...]:
-    """The layers below `start` with weights, pooling or additions, from it down to the input."""
+    """The layers below `start` with weights, pooling or additions, from it down to the input.
+
+    A sum over the features (the mean in a LayerNorm) leaves no direction to compare.
+    """
     kinds = (*LINEAR, "max_pool", "sum", "add")
-    names = [layer.name for layer in below(graph, start) if layer.kind in kinds]
+    directed = lambda layer: layer.kind != "sum" or graph.axes.feature[layer.outputs[0]] is not None
+    names = [a.name for a in below(graph, start) if a.kind in kinds and directed(a)]
     return (*names[::-1], "input")
 
 

@@ -1,7 +1,8 @@
 """Activations, recognised by what they compute and not by how they are spelled.
 
 An activation is a piece of the program that maps one value to one of the same shape,
-elementwise and with numbers written in the code. Its name is found by evaluating it.
+elementwise and with numbers written in the code (or, for PReLU, with one trained parameter). Its
+name is found by evaluating it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,23 @@ _LARGEST = 32  # equations in an activation
 _NEAR_ZERO = np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel()  # where thresholds may hide
 _GRID = np.array([*np.linspace(-7.9, 8.3, 38), *_NEAR_ZERO, -20.0, -1.0, 0.0, 20.0])
 
+
+def _celu_alpha(depth: float) -> float:
+    """The alpha for which alpha (1 - exp(-20 / alpha)) is the depth, by fixed-point iteration."""
+    alpha = depth
+    for _ in range(50):
+        alpha = depth / -np.expm1(-20 / alpha) if alpha > 0 else -1.0
+    return alpha
+
+
 # name -> (its function given a parameter, how to read the parameter off its values, its limit)
-_KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
+KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
     "identity": (lambda x: x, None, 0),
     "relu": (jax.nn.relu, None, 0),
     "relu6": (jax.nn.relu6, None, 0),
     "leaky_relu": (jax.nn.leaky_relu, lambda f: float(-f[_GRID == -1.0][0]), 0.999),
     "elu": (jax.nn.elu, lambda f: float(f[_GRID == -20.0][0] / np.expm1(-20.0)), np.inf),
+    "celu": (jax.nn.celu, lambda f: _celu_alpha(float(-f[_GRID == -20.0][0])), np.inf),
     "gelu": (lambda x: jax.nn.gelu(x, approximate=False), None, 0),
     "gelu_tanh": (lambda x: jax.nn.gelu(x, approximate=True), None, 0),
     "silu": (jax.nn.silu, None, 0),
@@ -47,6 +58,8 @@ _KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
     "hard_swish": (jax.nn.hard_silu, None, 0),
     "soft_sign": (jax.nn.soft_sign, None, 0),
 }
+PRELU = "prelu"
+_SLOPES = (0.3, 0.7)  # at which a function with one trained parameter is tried
 NON_NEGATIVE = {"relu", "relu6", "softplus", "logistic", "hard_sigmoid"}
 
 
@@ -60,7 +73,8 @@ class Activation:
     eqns: tuple[Eqn, ...]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        function, _, _ = _KNOWN[self.name]
+        """The function itself; PReLU has none without the model's parameters."""
+        function, _, _ = KNOWN[self.name]
         return function(x) if self.parameter is None else function(x, self.parameter)
 
 
@@ -84,13 +98,15 @@ def find_activation(
     program: Program, uniform: dict[int, np.ndarray], value: int
 ) -> Activation | None:
     """The activation that ends in `value`: the smallest known piece of the program."""
-    frontier, eqns = {value}, list[Eqn]()
+    frontier, eqns, trained = {value}, list[Eqn](), set[int]()
     while len(eqns) < _LARGEST:
         eqn = program.producer.get(max(frontier, key=lambda v: program.order.get(v, -1)))
         if eqn is None:
             return None
-        constants = [v for v in eqn.inputs if v not in program.active]
-        if eqn.name not in ELEMENTWISE or not all(v in uniform for v in constants):
+        constants = [v for v in eqn.inputs if v not in program.active and v not in uniform]
+        trained.update(constants)
+        numbers = all(np.issubdtype(program.avals[v].dtype, np.floating) for v in constants)
+        if eqn.name not in ELEMENTWISE or len(trained) > 1 or not numbers:
             return None
         eqns.append(eqn)
         frontier = (frontier - set(eqn.outputs)) | set(program.active_inputs(eqn))
@@ -99,24 +115,32 @@ def find_activation(
         (root,) = frontier
         if program.shape(root) != program.shape(value):
             return None
-        if found := _match(program, uniform, root, eqns[::-1], value):
-            return Activation(*found, root, tuple(eqns[::-1]))
+        in_order = tuple(eqns[::-1])
+        if trained:
+            if _is_prelu(program, uniform, root, in_order, value, *trained):
+                return Activation(PRELU, None, root, in_order)
+        elif found := _match(program, uniform, root, in_order, value):
+            return Activation(*found, root, in_order)
     return None
 
 
+def _is_prelu(program, uniform, root, eqns, value, trained: int) -> bool:
+    """Whether the piece is x for x > 0 and the trained parameter times x below (or minus it)."""
+    for slope in _SLOPES:
+        found = _values(program, {**uniform, trained: np.asarray(slope)}, root, eqns, value)
+        leaky = [np.where(_GRID > 0, _GRID, sign * slope * _GRID) for sign in (1, -1)]
+        if not any(np.allclose(found, expected, rtol=1e-2, atol=1e-5) for expected in leaky):
+            return False
+    return True
+
+
 def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | None:
-    model_dtype = program.avals[root].dtype
-    dtype = np.float64 if model_dtype == np.float64 else np.float32
-    half = model_dtype in (jnp.bfloat16, jnp.float16)
+    half = program.avals[root].dtype in (jnp.bfloat16, jnp.float16)
     tolerance = 1e-2 if half else 1e-5  # numbers in the code are rounded to the model's precision
+    values = _values(program, uniform, root, eqns, value)
     with outside_traces():
-        grid = jnp.asarray(_GRID, dtype)
-        env = {root: grid}
-        for eqn in eqns:
-            ins = [env[v] if v in env else _scalar(uniform[v], dtype) for v in eqn.inputs]
-            env[eqn.outputs[0]] = _on_grid(eqn, ins, dtype)
-        values = np.asarray(env[value], dtype)
-        for name, (function, fit, limit) in _KNOWN.items():
+        grid = jnp.asarray(_GRID, values.dtype)
+        for name, (function, fit, limit) in KNOWN.items():
             parameter = fit(values) if fit else None
             if parameter is not None and not 0 < parameter < limit:
                 continue
@@ -124,6 +148,17 @@ def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | No
             if np.allclose(values, expected, rtol=tolerance, atol=tolerance):
                 return name, parameter
     return None
+
+
+def _values(program, uniform, root, eqns, value) -> np.ndarray:
+    """The piece of the program on a row of numbers, in double precision if the model's is."""
+    dtype = np.float64 if program.avals[root].dtype == np.float64 else np.float32
+    with outside_traces():
+        env = {root: jnp.asarray(_GRID, dtype)}
+        for eqn in eqns:
+            ins = [env[v] if v in env else _scalar(uniform[v], dtype) for v in eqn.inputs]
+            env[eqn.outputs[0]] = _on_grid(eqn, ins, dtype)
+        return np.asarray(env[value], dtype)
 
 
 def _scalar(value: np.ndarray, dtype: Any) -> jax.Array:

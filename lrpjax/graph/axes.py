@@ -57,14 +57,15 @@ def find_axes(program: Program) -> Axes:
         elif eqn.name == "dot_general":
             (contract, batch) = p["dimension_numbers"]
             sides = [labels.get(v, (None,) * len(program.shape(v))) for v in eqn.inputs]
+            constant_side = next((s for s in (0, 1) if eqn.inputs[s] not in labels), None)
             kept = [sides[0][i] for i in batch[0]]
             for side in (0, 1):
                 summed = [sides[side][i] for i in contract[side] if sides[side][i] is not None]
-                features.update(summed)
                 inner.update(summed)
+                if constant_side is not None:  # attention sums over tokens, weights over features
+                    features.update(summed)
                 drop = {*contract[side], *batch[side]}
                 kept += [label for i, label in enumerate(sides[side]) if i not in drop]
-            constant_side = next((s for s in (0, 1) if eqn.inputs[s] not in labels), None)
             out = [
                 new_label if old is None else old for new_label, old in zip(out, kept, strict=True)
             ]

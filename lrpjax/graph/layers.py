@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from .activations import NON_NEGATIVE, find_activation, uniform_values
+from .attention import find_norm, find_softmax, is_product
 from .axes import Axes, find_axes
 from .fold import SUMS, Affine, find_affine, rounds
 from .names import LINEAR, assign_names
 from .program import Eqn, Program
+from .registry import REGISTERED
 from .trace import INFERENCE
 
 STRUCTURAL = set(
@@ -21,6 +23,8 @@ STRUCTURAL = set(
     "tile stack unstack dynamic_update_slice optimization_barrier sharding_constraint name "
     "device_put real stop_gradient reshard pvary".split()
 )
+ADDITIONS = {"add", "sub", "add_any"}
+MAXIMA = {"reduce_window_max", "reduce_max"}
 _RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
 
 
@@ -29,8 +33,11 @@ class Layer:
     """One link of the chain.
 
     kind: conv, dense and scale are linear maps with weights; sum is a sum, a mean or an average
-    pool; add joins two input-dependent values (signs +1 or -1 in `detail`); structure moves
-    values without computing; unknown has no rule of its own.
+    pool; add joins two input-dependent values (signs +1 or -1 in `detail`); product multiplies
+    two (`detail`: the number of the one that only weighs the other, or None); norm multiplies one
+    by a statistic of the others; softmax; structure moves values without computing; control is a
+    data-dependent branch or loop; unknown is what no kind covers (`detail`: the rule registered for
+    its primitive, or None).
     inputs, outputs: the numbers of the input-dependent values that it reads and writes.
     detail: what the kind needs to be evaluated (see `ops`).
     first, last: no other linear layer lies between the input and this one, or above it.
@@ -70,9 +77,12 @@ class Graph:
         _refuse_training_mode(program, self.axes)
         _refuse_integers(program)
         uniform = uniform_values(program)
-        described = _describe(program, uniform, self.axes, _find_layers(program, uniform, fold))
+        found = _with_weighing(_find_layers(program, uniform, fold))
+        described = _describe(program, uniform, self.axes, found)
         self.layers: tuple[Layer, ...] = assign_names(program, paths, described)
-        self._key = (fold, _text(program), tuple((layer.name, layer.kind) for layer in self.layers))
+        given = tuple(layer.detail for layer in self.layers if layer.kind == "unknown")
+        named = tuple((layer.name, layer.kind) for layer in self.layers)
+        self._key = (fold, _text(program), named, given)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -120,14 +130,47 @@ def _read(program: Program, uniform: dict[int, Any], value: int, fold: bool) -> 
         return Layer(_affine_kind(affine), affine.eqns, (affine.root,), (value,), affine)
     eqn = program.producer[value]
     active = tuple(program.active_inputs(eqn))
-    if eqn.name in ("add", "sub", "add_any") and len(active) == 2:
+    if eqn.name in ADDITIONS and len(active) == 2:
         signs = (1, -1) if eqn.name == "sub" else (1, 1)
         return Layer("add", (eqn,), active, eqn.outputs, signs)
-    if eqn.name in ("reduce_window_max", "reduce_max"):
+    if eqn.name in MAXIMA:
         return Layer("max_pool", (eqn,), active, eqn.outputs)
+    if softmax := find_softmax(program, value):
+        return Layer("softmax", softmax.eqns, (softmax.root,), (value,), softmax)
+    if norm := find_norm(program, value):
+        return Layer("norm", norm.eqns, (norm.x, *norm.roots), (value,))
+    if is_product(program, eqn):
+        return Layer("product", (eqn,), active, eqn.outputs)
     if _moves_values(program, eqn):
         return _structure(program, eqn)
-    return Layer("unknown", (eqn,), active, eqn.outputs)
+    if eqn.name in ("cond", "while"):
+        return Layer("control", (eqn,), active, eqn.outputs)
+    return Layer("unknown", (eqn,), active, eqn.outputs, REGISTERED.get(eqn.name))
+
+
+def _with_weighing(layers: list[Layer]) -> list[Layer]:
+    """Says of each product which of its two values only weighs the other: attention or a gate.
+
+    It is what a softmax made, else what an activation made, if that is true of one and not of both.
+    """
+    maker = {v: layer for layer in layers for v in layer.outputs}
+
+    def kind(value: int) -> str | None:
+        layer = maker.get(value)
+        while layer is not None and layer.kind == "structure" and len(layer.inputs) == 1:
+            layer = maker.get(layer.inputs[0])
+        return layer.kind if layer else None
+
+    def weighing(layer: Layer) -> int | None:
+        kinds = [kind(v) for v in layer.inputs]
+        counts = {k: kinds.count(k) for k in ("softmax", "activation")}
+        sole = next((k for k, count in counts.items() if count == 1), None)
+        return kinds.index(sole) if sole else None
+
+    return [
+        replace(layer, detail=weighing(layer)) if layer.kind == "product" else layer
+        for layer in layers
+    ]
 
 
 def _affine_kind(affine: Affine) -> str:
@@ -228,7 +271,7 @@ def _stays_positive(program: Program, layer: Layer, positive: set[int], given: b
         return given and steps and constants <= positive
     if layer.kind == "add":
         return given and layer.detail == (1, 1)
-    return layer.kind == "max_pool" and given
+    return layer.kind == "softmax" or (layer.kind in ("max_pool", "product") and given)
 
 
 def _refuse_integers(program: Program) -> None:

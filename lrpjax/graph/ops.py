@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .activations import PRELU
 from .blocks import Entry, of_each_entry
 from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
@@ -33,7 +34,7 @@ class Given:
 class Op(Given):
     """A layer at work: `op(*inputs)` is its output (a tuple where it has several).
 
-    detail: the activation's function, the signs of an addition, or the pooling equation.
+    detail: the activation's function, the pooling equation, or what the layer's own `detail` is.
     non_negative: whether the inputs are known not to be negative.
     """
 
@@ -119,7 +120,11 @@ def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
         outs = run(layer.eqns, inner)
         return bare(outs[v] for v in layer.outputs)
 
-    detail = layer.eqns[-1] if layer.kind == "max_pool" else layer.detail
+    detail = layer.detail
+    if layer.kind == "max_pool":
+        detail = layer.eqns[-1]
+    elif layer.kind == "activation" and detail.name == PRELU:
+        detail = apply
     return Op(layer, apply, detail)
 
 
@@ -174,6 +179,18 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     z_core = jax.ShapeDtypeStruct(program.shape(core_out), x_like.dtype)
     parts = Core(core, side, to_core, from_core, w.shape, z_core)
     return Linear(layer, rearranged, w, b, x_like, parts)
+
+
+def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:
+    """A matrix product of two values as a linear layer in number k, with the other as weights."""
+    eqn, like = op.layer.eqns[-1], values[k]
+
+    def apply(x, weights, entry=None):
+        w = weights if entry is None else entry(weights)
+        return evaluate(eqn, (x, w) if k == 0 else (w, x))[0]
+
+    x_like = jax.ShapeDtypeStruct(like.shape, like.dtype)
+    return Linear(op.layer, apply, values[1 - k], None, x_like)
 
 
 def _scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> jax.Array:

@@ -16,7 +16,7 @@ from flax.errors import TraceContextError
 from .program import Program, flatten
 
 # Parts of a parameter's path that name how it is stored, not where it belongs.
-_STORAGE = {"params", "value", "raw_value", "_fun"}
+_STORAGE = {"params", "raw_value", "_fun"}
 
 INFERENCE = (
     "switch the model to inference: model.eval() in nnx, train=False in linen, "
@@ -140,4 +140,6 @@ def _path(keys: tuple) -> str:
     if keys and isinstance(keys[0], jax.tree_util.FlattenedIndexKey):  # the arguments of a Partial
         keys = keys[2:]
     parts = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in keys]
+    if parts and parts[-1] == "value":  # how nnx stores; further up it is a layer's name
+        parts.pop()
     return ".".join(part for part in parts if part not in _STORAGE)

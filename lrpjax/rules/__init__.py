@@ -7,13 +7,19 @@ A rule is `rule(function, **parameters)`. The functions, by the layers they are 
 * max-pooling: winner_takes_all, proportional
 * activations: pass_, guided, deconv, rect
 * additions of two values: add_copy, add_signed, add_alpha_beta
+* products of two values, norms, softmax: product, pass_value, softmax_taylor
 * anything: gradient
+
+`table()` lists what is covered; `register` covers one more primitive.
 
 DeepLIFT (`rules.deeplift`) and the pattern methods (`rules.patterns`) have rules of their own.
 """
 
 from . import deeplift as deeplift
 from . import patterns as patterns
+from .attention import pass_value as pass_value
+from .attention import product as product
+from .attention import softmax_taylor as softmax_taylor
 from .linear import alpha_beta as alpha_beta
 from .linear import epsilon as epsilon
 from .linear import flat as flat
@@ -34,5 +40,8 @@ from .passing import pass_ as pass_
 from .passing import rect as rect
 from .pooling import proportional as proportional
 from .pooling import winner_takes_all as winner_takes_all
+from .registry import coverage as coverage
+from .registry import register as register
+from .registry import table as table
 from .rule import Rule as Rule
 from .rule import rule as rule

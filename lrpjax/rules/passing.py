@@ -83,11 +83,20 @@ def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
 
 
 def add_alpha_beta(
-    op: Op, a: jax.Array, c: jax.Array, y: jax.Array, *, alpha: float, beta: float
+    op: Op,
+    a: jax.Array,
+    c: jax.Array,
+    y: jax.Array,
+    *,
+    alpha: float,
+    beta: float,
+    clip: tuple[float, float] | None = None,
 ) -> Pull:
     """R_a = alpha a+ R / (a+ + c+) - beta a- R / (a- + c-), and the same for c.
 
-    The alpha-beta rule of the layer [I I] over both branches. Sixt et al. 2020, official code.
+    The alpha-beta rule of the layer [I I] over both branches. clip: R_a and R_c are clipped to this
+    range: not linear any more; (0, 1000) deletes all negative relevance. Sixt et al. 2020, official
+    code.
     """
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
     total_plus = stabilise(positive(terms[0]) + positive(terms[1]))
@@ -95,7 +104,8 @@ def add_alpha_beta(
 
     def pull(r):
         def share(t):
-            return alpha * positive(t) * r / total_plus - beta * negative(t) * r / total_minus
+            kept = alpha * positive(t) * r / total_plus - beta * negative(t) * r / total_minus
+            return kept if clip is None else jnp.clip(kept, *clip)
 
         return tuple(unbroadcast(share(t), v) for t, v in zip(terms, (a, c), strict=True))
 

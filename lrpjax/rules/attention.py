@@ -1,0 +1,67 @@
+"""Rules of transformers: normalisation by a statistic, softmax, products of two values.
+
+None in the place of an input's relevance means that none goes there.
+Sources: Ali et al. 2022 (CP-LRP); Achtibat et al. 2024 (AttnLRP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+
+from ..graph import Op, factor
+from .passing import unbroadcast
+from .rule import Rule
+
+Pull = Callable[[Any], Any]
+
+
+def pass_value(op: Op, x: jax.Array, *rest: jax.Array) -> Pull:
+    """R_x = R at y = x g(statistics): the statistics count as constants. Ali et al. 2022, eq. 9."""
+    roots = op.layer.inputs[1:]
+    return lambda r: (r, *(None for _ in roots)) if roots else r
+
+
+def softmax_taylor(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_j = x_j (R_j - y_j sum_i R_i) at y = softmax(x), sums over the softmax's axes.
+
+    The first-order term of y around x: what its constant term holds is lost. Achtibat et al. 2024,
+    proposition 3.1.
+    """
+    return lambda r: x * (r - y * r.sum(op.detail.axes, keepdims=True))
+
+
+def product(
+    op: Op,
+    a: jax.Array,
+    c: jax.Array,
+    y: jax.Array,
+    *,
+    of: Rule,
+    share: Literal["detached", "uniform"],
+) -> Pull:
+    """Relevance of a and c at y = a c, entry by entry or as matrices.
+
+    Each factor is seen as the input of a linear layer whose weights are the other, under the rule
+    `of`. share "uniform": each gets half of what it would get so (Achtibat et al. 2024, eq. 13).
+    "detached": where one only weighs the other (attention after its softmax, a gate after its
+    activation), the other gets everything and the weights none (Ali et al. 2022); half and half
+    where neither does.
+    """
+    values = (a, c)
+    elementwise = op.layer.primitive == "mul"
+    weights = op.detail if share == "detached" else None
+
+    def pull_to(k: int) -> Pull | None:
+        if k == weights:
+            return None
+        part = 1.0 if weights is not None else 0.5
+        if elementwise:
+            return lambda r: unbroadcast(part * r, values[k])
+        linear = of(factor(op, values, k), values[k], y)
+        return lambda r: part * linear(r)
+
+    pulls = [pull_to(k) for k in (0, 1)]
+    return lambda r: tuple(None if pull is None else pull(r) for pull in pulls)

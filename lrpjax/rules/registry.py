@@ -1,0 +1,64 @@
+"""What is covered without your help, and how to cover more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._text import columns
+from ..graph import REGISTERED, covered
+from .rule import Rule
+from .rule import rule as make_rule
+
+# How LRP treats each kind of layer. The gradient family needs no rule anywhere.
+_LRP = {
+    "conv": "the method's own rule, with bias and BatchNorm folded in",
+    "dense": "the method's own rule, with bias and BatchNorm folded in",
+    "scale": "the method's own rule",
+    "sum": "z: in proportion to the terms",
+    "max_pool": "all to the first maximum of a window",
+    "add": "in proportion to the terms (z), or to their positive and negative parts (alpha-beta)",
+    "activation": "unchanged",
+    "norm": "unchanged; statistics are constants",
+    "softmax": "Taylor, where relevance arrives (uniform attention)",
+    "product": "the value gets all, attention and gates none; or half and half (uniform)",
+    "structure": "moved with the values",
+}
+
+
+def register(primitive: Any, rule: Rule | Callable | None) -> None:
+    """Gives every primitive of that name ("sin") a rule in every method that has none for it.
+
+    primitive: a name, or a JAX primitive. rule: a `Rule`, a function of your own
+    (op, *inputs, output) -> pull, or None to take it away again. It counts only where a primitive
+    is read as an unknown layer (see `lrpjax.plan`): for a layer that lrpjax reads, use a composite.
+    It holds for the whole process.
+    """
+    name = getattr(primitive, "name", primitive)
+    if not isinstance(name, str):
+        raise TypeError(f"The primitive is a name such as 'sin' or a JAX primitive, got {name!r}.")
+    if rule is None:
+        REGISTERED.pop(name, None)
+    elif isinstance(rule, Rule):
+        REGISTERED[name] = rule
+    elif callable(rule):
+        REGISTERED[name] = make_rule(rule)
+    else:
+        raise TypeError(f"The rule is an lrpjax.rules.rule(...) or a function, got {rule!r}.")
+
+
+def coverage() -> list[dict[str, str]]:
+    """Rows (kind, primitives, lrp): what each kind of layer is read from, and how LRP treats it.
+
+    For activations the functions that are recognised stand in the place of primitives.
+    """
+    return [
+        {"kind": kind, "primitives": " ".join(names), "lrp": _LRP[kind]}
+        for kind, names in covered().items()
+    ]
+
+
+def table() -> str:
+    """`coverage` as text, and what has been registered."""
+    registered = {"kind": "registered", "primitives": " ".join(REGISTERED), "lrp": "as registered"}
+    return columns(coverage() + ([registered] if REGISTERED else []))
