@@ -27,10 +27,12 @@ Bound = float | tuple[float, ...]  # of the input: one number, or one for each c
 
 
 def _lrp(name: str, linear: Rule, add: Rule, *, first: Rule | None = None, **kinds: Rule) -> Method:
+    # Where additions share by the positive parts alone, sums do: no entry of Z may be negative.
+    positive = dict(add.parameters).get("beta") == 0
     below = by_kind(
         linear=linear,
         add=add,
-        sum=rule(r.input_times_gradient),
+        sum=rule(r.positive_share if positive else r.input_times_gradient),
         max_pool=rule(r.winner_takes_all),
         activation=rule(r.pass_),
         structure=rule(r.gradient),

@@ -53,11 +53,13 @@ def find_softmax(program: Program, value: int) -> Softmax | None:
     powers, total = last.inputs
     summed, steps = _back_to(program, total, {"reduce_sum"}, _MOVES)
     exponential, between = _back_to(program, powers, {"exp"}, _IN_PLACE)
-    if summed is None or exponential is None or summed.inputs[0] != powers:
+    if summed is None or exponential is None or not _stands_where_it_was(program, summed, steps):
         return None
-    if not _stands_where_it_was(program, summed, steps):
+    terms, before = _back_to(program, summed.inputs[0], {"exp"}, _IN_PLACE)
+    if terms is None or terms.inputs != exponential.inputs:  # one exp, or the same written twice
         return None
-    root, eqns = exponential.inputs[0], [exponential, *between, summed, *steps, last]
+    root = exponential.inputs[0]
+    eqns = [exponential, *between, terms, *before, summed, *steps, last]
     shift = program.producer.get(root)
     if shift is not None and shift.name == "sub" and len(program.active_inputs(shift)) == 2:
         # exp(x - max x), against overflow. The softmax does not depend on what is subtracted, so

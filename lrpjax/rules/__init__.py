@@ -3,7 +3,7 @@
 A rule is `rule(function, **parameters)`. The functions, by the layers they are for:
 
 * linear layers (conv, dense, scale): z, epsilon, gamma, zplus, alpha_beta, flat, wsquare, zbox
-* sums, means and average pools: input_times_gradient
+* sums, means and average pools: input_times_gradient, positive_share
 * max-pooling: winner_takes_all, proportional
 * activations: pass_, guided, deconv, rect
 * additions of two values: add_copy, add_signed, add_alpha_beta
@@ -37,6 +37,7 @@ from .passing import gradient as gradient
 from .passing import guided as guided
 from .passing import input_times_gradient as input_times_gradient
 from .passing import pass_ as pass_
+from .passing import positive_share as positive_share
 from .passing import rect as rect
 from .pooling import proportional as proportional
 from .pooling import winner_takes_all as winner_takes_all

@@ -36,6 +36,26 @@ def input_times_gradient(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     return lambda r: x * pull(r / stabilise(y))[0]
 
 
+def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_j = sum_i c+_ij R_i / sum_k c+_ik, c_ij = J_ij x_j: the z+ rule of a sum or a mean.
+
+    That of `input_times_gradient` where no input is negative. All of an output's J_ij have one
+    sign, which |x| shows.
+    """
+    _, pull = jax.vjp(op, x)
+    along = lambda v: jax.jvp(op, (x,), (v,))[1]
+    unsigned = along(jnp.abs(x))
+    total = stabilise((jnp.abs(unsigned) + along(x)) / 2)
+    up = unsigned >= 0
+
+    def towards(r):
+        s = r / total
+        (plus,), (minus,) = pull(jnp.where(up, s, 0)), pull(jnp.where(up, 0, s))
+        return positive(x) * plus + negative(x) * minus
+
+    return towards
+
+
 def guided(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_in = 1[x > 0] max(R, 0) at a ReLU. Springenberg et al. 2015."""
     return lambda r: jnp.where(x > 0, positive(r), 0)

@@ -15,7 +15,7 @@ _LRP = {
     "conv": "the method's own rule, with bias and BatchNorm folded in",
     "dense": "the method's own rule, with bias and BatchNorm folded in",
     "scale": "the method's own rule",
-    "sum": "z: in proportion to the terms",
+    "sum": "in proportion to the terms, or to their positive parts (z+)",
     "max_pool": "all to the first maximum of a window",
     "add": "in proportion to the terms (z), or to their positive and negative parts (alpha-beta)",
     "activation": "unchanged",
