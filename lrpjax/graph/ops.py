@@ -15,6 +15,7 @@ from .blocks import Entry, of_each_entry
 from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
 from .program import Eqn, Program, evaluate, run, single
+from .strided import is_strided, without_stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class Linear(Given):
     one entry of x times one of the weights. w: the weights, in the layer's own layout.
     b: the bias, broadcastable to z, or None. x_like: shape and dtype of x.
     core: the convolution or product itself; None for a layer that only scales.
+    to_transpose(x, w): the same map in a form whose transpose is cheaper, or None.
     """
 
     layer: Layer
@@ -84,6 +86,7 @@ class Linear(Given):
     b: jax.Array | None
     x_like: jax.ShapeDtypeStruct
     core: Core | None = None
+    to_transpose: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
     def __call__(self, x: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
         if w is None or callable(w):
@@ -91,7 +94,11 @@ class Linear(Given):
         return self.product(x, w, None)
 
     def T(self, r: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
-        (out,) = jax.linear_transpose(lambda x: self(x, w), self.x_like)(r)
+        function = lambda x: self(x, w)
+        if self.to_transpose is not None:
+            entries = w(self.w) if callable(w) else (self.w if w is None else w)
+            function = lambda x: self.to_transpose(x, entries)
+        (out,) = jax.linear_transpose(function, self.x_like)(r)
         return out
 
     @property
@@ -178,7 +185,10 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     rearranged = lambda x, weights, entry: from_core(product(to_core(x), weights, entry))
     z_core = jax.ShapeDtypeStruct(program.shape(core_out), x_like.dtype)
     parts = Core(core, side, to_core, from_core, w.shape, z_core)
-    return Linear(layer, rearranged, w, b, x_like, parts)
+    unstrided = None
+    if is_strided(program, core):
+        unstrided = lambda x, weights: from_core(without_stride(core, to_core(x), weights))
+    return Linear(layer, rearranged, w, b, x_like, parts, unstrided)
 
 
 def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:

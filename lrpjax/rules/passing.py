@@ -121,13 +121,17 @@ def add_alpha_beta(
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
     total_plus = stabilise(positive(terms[0]) + positive(terms[1]))
     total_minus = -stabilise(-negative(terms[0]) - negative(terms[1]))
+    # beta = 0 leaves nothing to multiply: XLA would keep 0 * n, which may be NaN.
+    part = lambda t: (
+        alpha * positive(t) / total_plus - (beta * negative(t) / total_minus if beta else 0)
+    )
+    shares = [part(t) for t in terms]
 
     def pull(r):
-        def share(t):
-            kept = alpha * positive(t) * r / total_plus - beta * negative(t) * r / total_minus
-            return kept if clip is None else jnp.clip(kept, *clip)
-
-        return tuple(unbroadcast(share(t), v) for t, v in zip(terms, (a, c), strict=True))
+        kept = [share * r for share in shares]
+        if clip is not None:
+            kept = [jnp.clip(k, *clip) for k in kept]
+        return tuple(unbroadcast(k, v) for k, v in zip(kept, (a, c), strict=True))
 
     return pull
 
