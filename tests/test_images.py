@@ -122,3 +122,27 @@ def test_bad_data_sets(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="one per class"):
         read_cifar10(tmp_path / "empty", train=True)
+
+
+MODES = {"L": 200, "LA": (200, 90), "RGBA": (200, 100, 50, 90), "CMYK": (0, 0, 0, 55), "1": 1}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
+    suffix = "tiff" if mode == "CMYK" else "png"
+    Image.new(mode, (6, 4), MODES[mode]).save(tmp_path / f"a.{suffix}")
+    found = load_images([tmp_path], size=(4, 6))
+    grey = {"RGBA": [200, 100, 50], "1": [255] * 3}.get(mode, [200] * 3)
+    np.testing.assert_array_equal(found.pixels, np.broadcast_to(np.uint8(grey), (1, 4, 6, 3)))
+    assert found.skipped == []
+
+
+def test_a_truncated_picture_is_skipped_and_listed(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    found = load_images([tmp_path], size=(8, 8))
+    assert found.names == ["whole.jpg"]
+    [(name, reason)] = found.skipped
+    assert name.endswith("half.jpg") and "truncated" in reason

@@ -94,10 +94,12 @@ class Linear(Given):
         return self.product(x, w, None)
 
     def T(self, r: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
-        function = lambda x: self(x, w)
-        if self.to_transpose is not None:
-            entries = w(self.w) if callable(w) else (self.w if w is None else w)
-            function = lambda x: self.to_transpose(x, entries)
+        cheap = self.to_transpose
+        if cheap is None:
+            function = lambda x: self(x, w)
+        else:
+            entries = self.w if w is None else w(self.w) if callable(w) else w
+            function = lambda x: cheap(x, entries)
         (out,) = jax.linear_transpose(function, self.x_like)(r)
         return out
 

@@ -51,7 +51,7 @@ def without_stride(eqn: Eqn, x: jax.Array, w: jax.Array) -> jax.Array:
         dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
         precision=lax.Precision.HIGHEST,
     )
-    return jnp.transpose(dense, np.argsort(last(dims.out_spec)))
+    return jnp.transpose(dense, np.argsort(last(dims.out_spec)).tolist())
 
 
 def _padded(x: jax.Array, axis: int, low: int, high: int) -> jax.Array:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from flax.errors import TraceContextError
+from flax.errors import FlaxError, TraceContextError
 
 from .program import Program, flatten
 
@@ -57,10 +58,11 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
             "The model changes its own state when it is called (training-mode BatchNorm or "
             f"dropout?): {INFERENCE}"
         ) from error
-    except (TypeError, ValueError) as error:
-        given = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in shaped)
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"The model cannot be called with input {given}: {reason}") from error
+    except (TypeError, ValueError, FlaxError) as error:
+        raise ValueError(
+            f"The model cannot be called with input {_listed(shaped)}: {_reason(error)}."
+            + _shape_hint(partial(call, arrays), shaped)
+        ) from error
     program, closed_over = flatten(closed, len(x_leaves))
     values = arrays + closed_over
     names: dict[int, str] = {}
@@ -73,6 +75,41 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
         if names.get(id(value))
     }
     return program, values, paths, structure[-1]
+
+
+def _reason(error: Exception) -> str:
+    """An error's first line; Keras' first says only where it was, in bold."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    telling = (line.strip() for line in lines if not line.startswith("Exception encountered"))
+    return next(filter(None, telling), type(error).__name__).rstrip(".")
+
+
+def _listed(shaped: Iterable[Any]) -> str:
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in shaped)
+
+
+# What users forget, and the rank of the input for which they may have.
+_MENDED = (
+    ("give it channels last, as in x.transpose(0, 2, 3, 1)", 4, lambda x: x.transpose(0, 2, 3, 1)),
+    ("give it channels first, as in x.transpose(0, 3, 1, 2)", 4, lambda x: x.transpose(0, 3, 1, 2)),
+    ("give it a batch, as in x[None]", None, lambda x: x[None]),
+    ("pass jax.vmap(model), for a model of one example", None, lambda x: x[0]),
+)
+
+
+def _shape_hint(call: Callable, shaped: list[Any]) -> str:
+    """What to do to the input, if that is all the model needs to run."""
+    for advice, rank, mend in _MENDED:
+        if len(shaped) != 1 or rank not in (None, len(shaped[0].shape)):
+            continue
+        try:
+            mended = jax.eval_shape(mend, *shaped)
+            with _keras_untouched():
+                jax.eval_shape(call, mended)
+        except Exception:  # whatever a model raises, this input is no better
+            continue
+        return f" It can with {_listed([mended])}: {advice}."
+    return ""
 
 
 def _keras_untouched() -> AbstractContextManager:
