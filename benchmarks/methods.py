@@ -16,9 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-from flax import nnx
+from networks import network
 from speed import compiled, vectors
-from vgg16 import VGG16
 
 import lrpjax as lrp
 
@@ -78,7 +77,7 @@ def integrated(rounds: int) -> dict[str, float]:
 
 def deeplift(rounds: int) -> dict[str, float]:
     """Time of a multiplier vector at the input of VGG-16 over that of a gradient."""
-    model = VGG16(rngs=nnx.Rngs(0))
+    model = network("vgg16")
     x, r = jax.random.normal(jax.random.key(0), (1, 224, 224, 3)), vectors(8, 1)
     runs = {name: compiled(model, name) for name in DEEPLIFT} | {"vjp": compiled(model, None)}
     seconds = timed({name: lambda run=run: run(x, r) for name, run in runs.items()}, rounds)

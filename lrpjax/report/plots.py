@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 _MARKERS = "os^Dv<>pXP*h"
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+_ACROSS = 3  # panels side by side
+_FEW_LAYERS = 20
 _FLOOR = 1e-8  # of 1 - median in the logarithmic figure, as in the paper
 
 
@@ -34,8 +36,13 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
     if scale not in ("linear", "log"):
         raise ValueError(f'The scale is "linear" or "log", got {scale!r}.')
     starts = list(dict.fromkeys(row["start"] for row in result.rows))
-    figure = Figure(figsize=(2.6 + 6.4 * len(starts), 5.4), layout="constrained")
-    panels = figure.subplots(1, len(starts), squeeze=False)[0]
+    across = min(len(starts), _ACROSS)
+    down = -(-len(starts) // across)
+    figure = Figure(figsize=(2.6 + 6.4 * across, 5.4 * down), layout="constrained")
+    panels = list(figure.subplots(down, across, squeeze=False).ravel())
+    for unused in panels[len(starts) :]:
+        unused.remove()
+    panels = panels[: len(starts)]
     methods = list(dict.fromkeys(row["method"] for row in result.rows))
     styles = dict(zip(methods, _styles(), strict=False))
     for panel, start in zip(panels, starts, strict=True):
@@ -51,7 +58,7 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
             else:
                 y = [row["median"] for row in own]
             panel.plot(x, y, label="\n= ".join(group), **styles[method])
-        panel.set_xticks(range(len(layers)), layers, rotation=40, ha="right")
+        _name_layers(panel, layers)
         panel.set_title(f"random relevance injected at {start}", loc="left", fontsize=10)
         panel.set_xlabel("relevance arriving at the output of layer (input on the right)")
         panel.spines[["top", "right"]].set_visible(False)
@@ -64,8 +71,9 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
             panel.plot(x, y, color="0.6", lw=5, zorder=0, label="independent vectors")
             panel.set_ylim(-0.05, 1.05)
     floor = ", drawn up to 1 - 1e-8" if scale == "log" else ""
-    panels[0].set_ylabel(f"median |cosine| of two relevance vectors{floor}")
-    panels[-1].legend(
+    for panel in panels[::across]:
+        panel.set_ylabel(f"median |cosine| of two relevance vectors{floor}")
+    panels[across - 1].legend(
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, title="method"
     )
     return figure
@@ -77,6 +85,14 @@ def save(figure: Figure, path: str | PathLike) -> list[Path]:
     for file in paths:
         figure.savefig(file, dpi=160)
     return paths
+
+
+def _name_layers(panel, layers: list[str]) -> None:
+    if len(layers) <= _FEW_LAYERS:
+        panel.set_xticks(range(len(layers)), layers, rotation=40, ha="right")
+    else:  # upright and small, so that all of a deep network's fit
+        size = max(3.5, min(8, 400 / len(layers)))
+        panel.set_xticks(range(len(layers)), layers, rotation=90, fontsize=size)
 
 
 def _by_convergence(rows: list[dict]) -> list[list[str]]:
