@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ._progress import track
+from ._tensors import listed, misfits
 from .graph import Graph, Layer, fan_in, grid, make_linear, neuron_sums, on_grid, patch_sums
 from .reading import environment, read
 
@@ -64,19 +65,12 @@ def load(path: str | PathLike, model: Callable, x: Any) -> Patterns:
         ) from error
     reading = read(model, x, fold=True)
     w, axes = _weights(reading.graph, reading.consts, reading.leaves)
-    wrong = [f"{name} is missing" for name in sorted(w.keys() - tensors.keys())]
-    wrong += [f"{name} is not in the model" for name in sorted(tensors.keys() - w.keys())]
-    wrong += [
-        f"{name} has shape {tensors[name].shape}, the model needs {w[name].shape}"
-        for name in sorted(w.keys() & tensors.keys())
-        if tensors[name].shape != w[name].shape
-    ]
+    shapes = lambda arrays: {name: array.shape for name, array in arrays.items()}
+    wrong = misfits(shapes(tensors), shapes(w))
     if mode not in MODES:
         wrong.append("it does not say how its patterns were fitted")
     if wrong:
-        raise ValueError(
-            f"The pattern file {str(path)!r} does not fit the model: {'; '.join(wrong)}."
-        )
+        raise ValueError(f"The pattern file {str(path)!r} does not fit the model: {listed(wrong)}.")
     a = {
         name: _unit_response(jnp.asarray(tensors[name], w[name].dtype), w[name], axes[name])
         for name in w

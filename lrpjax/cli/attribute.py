@@ -18,6 +18,7 @@ from .common import (
     Inputs,
     JsonOption,
     ModelOption,
+    WeightsOption,
     load,
     make_method,
     run_jobs,
@@ -57,6 +58,7 @@ def attribute(
         ),
     ] = None,
     model: ModelOption = "cifar10",
+    weights: WeightsOption = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures and arrays.")] = Path(
         "lrpjax-attribute"
     ),
@@ -86,7 +88,7 @@ def attribute(
     from .. import attribute as relevance_of
 
     writable(out)
-    network, inputs = load(model, images, bundled=BUNDLED)
+    network, inputs = load(model, weights, images, bundled=BUNDLED)
     chosen = {name: make_method(name, network, seed=seed) for name in method or METHODS}
     explained = _explain(network, inputs, target)
     maps: dict[str, Any] = {}

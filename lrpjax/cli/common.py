@@ -18,12 +18,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .._progress import silent
 
 console = Console()
-BUNDLED = ("cifar10",)
+IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
 THREADS = 2  # compiling one method overlaps with running another
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
 ModelOption = Annotated[
-    str, typer.Option(help="cifar10, or package.module:function, a factory without arguments.")
+    str,
+    typer.Option(
+        help="cifar10, vgg16, resnet50 (also vgg11, 13, 19, resnet18, 34, 101), or "
+        "package.module:function, a factory without arguments."
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a named model: a file (safetensors, torch's .pth, Keras' .h5), a Hugging Face "
+        "repository, or random. Default: trained ones (those of ImageNet are fetched once)."
+    ),
 ]
 ImagesOption = Annotated[
     list[Path] | None,
@@ -45,14 +56,18 @@ class Inputs:
     settings: dict[str, Any]
 
 
-def load(name: str, sources: Sequence[Path] | None, *, bundled: int = 20) -> tuple[Any, Inputs]:
+def load(
+    name: str, weights: str | None, sources: Sequence[Path] | None, *, bundled: int = 20
+) -> tuple[Any, Inputs]:
     """The model and its input images: those of `sources`, or as many of the bundled ones."""
     import jax.numpy as jnp
 
     from ..images import bundled_images, load_images
     from ..models.cifar10 import CLASSES
 
-    network = model_named(name)
+    if name in IMAGENET and not sources:
+        raise ValueError(f"{name} needs photographs: give a folder or files with --images.")
+    network = model_named(name, weights)
     if sources:
         loaded = load_images(sources, size=getattr(network, "image_size", None))
         pixels, names, origin = loaded.pixels, loaded.names, [str(source) for source in sources]
@@ -65,19 +80,28 @@ def load(name: str, sources: Sequence[Path] | None, *, bundled: int = 20) -> tup
         origin, skipped = ["bundled CIFAR-10 test images"], 0
     prepare = getattr(network, "preprocess", lambda images: jnp.asarray(images, jnp.float32) / 255)
     counts = {"n_images": len(pixels), "skipped_files": skipped}
-    settings = {"model": name, "images": origin, **counts}
+    chosen = {} if weights is None else {"weights": weights}
+    settings = {"model": name, **chosen, "images": origin, **counts}
     return network, Inputs(pixels, names, prepare(pixels), settings)
 
 
-def model_named(name: str) -> Any:
-    """The bundled model of that name, or what the factory package.module:function makes."""
+def model_named(name: str, weights: str | None = None) -> Any:
+    """The named model with these weights, or what the factory package.module:function makes."""
+    import jax
+
     from .. import models
 
-    if name in BUNDLED:
-        return getattr(models, name)()
+    if name in ("cifar10", *IMAGENET):
+        chosen = {} if weights is None else {"weights": weights}
+        return getattr(models, name)(key=jax.random.key(0), **chosen)
     if ":" not in name:
+        known = ", ".join(("cifar10", *IMAGENET))
         raise ValueError(
-            f"There is no model {name!r}: use {' or '.join(BUNDLED)}, or package.module:function."
+            f"There is no model {name!r}: use one of {known}, or package.module:function."
+        )
+    if weights is not None:
+        raise ValueError(
+            f"The factory {name} makes the model with its weights: leave out --weights."
         )
     module, _, function = name.partition(":")
     sys.path.insert(0, "")  # the user's own module, beside where the command is run

@@ -14,6 +14,7 @@ from .common import (
     ImagesOption,
     JsonOption,
     ModelOption,
+    WeightsOption,
     load,
     make_method,
     run_jobs,
@@ -29,7 +30,10 @@ def csc(
     ] = None,
     start: Annotated[
         list[str] | None,
-        typer.Option(help="Layer to inject at (repeatable). Default: the model's output."),
+        typer.Option(
+            help="Layer to inject at (repeatable). Default: the model's `injection_layers` (VGG's "
+            "and ResNet's are the paper's), else its output."
+        ),
     ] = None,
     layers: Annotated[
         str | None, typer.Option(help="Layers to measure, with commas. Default: all below.")
@@ -37,6 +41,7 @@ def csc(
     vectors: Annotated[int, typer.Option(help="Random vectors per image.", min=2)] = 5,
     images: ImagesOption = None,
     model: ModelOption = "cifar10",
+    weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for results and figures.")] = Path("lrpjax-csc"),
     json_file: JsonOption = None,
@@ -57,7 +62,7 @@ def csc(
     if plot is not None:
         result = CSC.load(plot)
     else:
-        result = _measure(method, start, layers, vectors, images, model, seed, out)
+        result = _measure(method, start, layers, vectors, images, model, weights, seed, out)
     for name in dict.fromkeys(row["start"] for row in result.rows):
         say(_table(result, name))
     files = [
@@ -76,16 +81,17 @@ def csc(
         say(f"Results: {out / 'results.json'}; draw them again with `{again}`")
 
 
-def _measure(method, start, layers, vectors, images, model, seed, out) -> Any:
+def _measure(method, start, layers, vectors, images, model, weights, seed, out) -> Any:
     import jax
 
     from ..convergence import CSC, csc
 
-    network, inputs = load(model, images)
+    network, inputs = load(model, weights, images)
     chosen = {name: make_method(name, network) for name in method or _usable(network)}
     names = [name.strip() for name in layers.split(",")] if layers else None
     settings = {**inputs.settings, "vectors": vectors, "seed": seed}
-    jobs = [(name, where) for where in start or [None] for name in chosen]
+    starts = start or getattr(network, "injection_layers", None) or [None]
+    jobs = [(name, where) for where in starts for name in chosen]
     done: dict[tuple, CSC] = {}
 
     def collected() -> CSC:
@@ -122,17 +128,19 @@ def _usable(network: Callable) -> list[str]:
 def _table(result: Any, start: str) -> str:
     rows = [row for row in result.rows if row["start"] == start]
     layers = list(dict.fromkeys(row["layer"] for row in rows))
-    baseline = {row["layer"]: _median(1 - row["baseline"]) for row in rows}
-    shown = [{"method": "(independent vectors)", **baseline}]
+    shown = {"(independent vectors)": {row["layer"]: _median(1 - row["baseline"]) for row in rows}}
     for method in dict.fromkeys(row["method"] for row in rows):
         own = {row["layer"]: row["one_minus_median"] for row in rows if row["method"] == method}
-        medians = {layer: _median(own[layer]) if layer in own else "" for layer in layers}
-        shown.append({"method": method, **medians})
+        shown[method] = {layer: _median(own[layer]) if layer in own else "" for layer in layers}
+    if len(layers) <= len(shown):
+        table = [{"method": method, **medians} for method, medians in shown.items()]
+    else:  # a deep network reads from top to bottom
+        table = [{"layer": a, **{name: own[a] for name, own in shown.items()}} for a in layers]
     dropped = sum(row["dropped"] for row in rows)
     total = dropped + sum(row["count"] for row in rows)
     return (
         f"median |cosine| of random relevance injected at {start}, at each layer below\n\n"
-        f"{columns(shown)}\n\n{dropped} of {total} cosines dropped (zero vectors)"
+        f"{columns(table)}\n\n{dropped} of {total} cosines dropped (zero vectors)"
     )
 
 

@@ -6,12 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import ImagesOption, JsonOption, ModelOption, load, say, write_json
+from .common import (
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    WeightsOption,
+    load,
+    say,
+    write_json,
+)
 
 
 def plan(
     method: Annotated[str, typer.Argument(help="A method's name; see `lrpjax methods`.")],
     model: ModelOption = "cifar10",
+    weights: WeightsOption = None,
     images: ImagesOption = None,
     check: Annotated[bool, typer.Option(help="Also run it: folding and conservation.")] = False,
     json_file: JsonOption = None,
@@ -19,7 +28,7 @@ def plan(
     """The layers that are found in a model and the rule that each will get."""
     from ..plan import plan as make_plan
 
-    network, inputs = load(model, images)
+    network, inputs = load(model, weights, images)
     made = make_plan(network, inputs.x, method)
     say(str(made))
     rows: list[dict[str, Any]] = made.rows

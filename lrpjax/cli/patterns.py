@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from .common import ImagesOption, ModelOption, load, model_named, say, say_skipped, writable
+from .common import (
+    ImagesOption,
+    ModelOption,
+    WeightsOption,
+    load,
+    model_named,
+    say,
+    say_skipped,
+    writable,
+)
 
 BATCH = 100  # images
 
@@ -19,6 +28,7 @@ def patterns(
         Path | None, typer.Option(help="CIFAR-10 training images instead, as for `lrpjax train`.")
     ] = None,
     model: ModelOption = "cifar10",
+    weights: WeightsOption = None,
     mode: Annotated[str, typer.Option(help="Of the estimator: relu or linear.")] = "relu",
     patches: Annotated[
         int, typer.Option(help="Patches of an image a convolution is fitted on; 0: all.", min=0)
@@ -33,12 +43,12 @@ def patterns(
 
     writable(out.parent)
     if data is not None:
-        network, (pixels, _) = model_named(model), read_cifar10(data, train=True)
+        network, (pixels, _) = model_named(model, weights), read_cifar10(data, train=True)
         steps = track(range(0, len(pixels), BATCH), "patterns")
         batches = (network.preprocess(jnp.asarray(pixels[i : i + BATCH])) for i in steps)
         fitted = fit(network, batches, mode=mode, patches=patches or None)
     else:
-        network, inputs = load(model, images)
+        network, inputs = load(model, weights, images)
         fitted = fit(network, inputs.x, mode=mode, patches=patches or None)
         say_skipped(inputs.settings)
     fitted.save(out)
