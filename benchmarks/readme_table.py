@@ -1,4 +1,4 @@
-"""The README's table of methods, from the table in the code and a results file of `lrpjax csc`.
+"""The README's tables: of what is covered, and of methods with the results of `lrpjax csc`.
 
 lrpjax csc --out csc && python benchmarks/readme_table.py csc/results.json
 """
@@ -9,6 +9,12 @@ import argparse
 
 from lrpjax.convergence import CSC
 from lrpjax.methods import TABLE
+from lrpjax.rules import coverage
+
+
+def covered() -> list[str]:
+    lines = ["| kind | read from | what LRP does |", "|---|---|---|"]
+    return lines + [f"| {r['kind']} | {r['primitives']} | {r['lrp']} |" for r in coverage()]
 
 
 def rows(measured: dict[str, float]) -> list[str]:
@@ -32,7 +38,7 @@ def main() -> None:
     measured = {
         row["method"]: row["one_minus_median"] for row in result.rows if row["layer"] == "input"
     }
-    print("\n".join(rows(measured)))
+    print("\n".join([*covered(), "", *rows(measured)]))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from lrpjax.cli import app
 from lrpjax.methods import TABLE
+from lrpjax.rules import coverage, register
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -18,7 +19,10 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 def test_snippets_run(capsys):
     snippets = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(snippets) >= 3
-    exec(compile("\n".join(snippets), "README.md", "exec"), {"__name__": "readme"})
+    try:
+        exec(compile("\n".join(snippets), "README.md", "exec"), {"__name__": "readme"})
+    finally:
+        register("sin", None)
     assert "epsilon" in capsys.readouterr().out
 
 
@@ -38,3 +42,9 @@ def test_the_table_of_methods_is_the_one_in_the_code():
     for name, e in TABLE.items():
         formula = e.formula.replace("|", "\\|")
         assert shown[name] == [formula, e.source, e.conserves, e.converges]
+
+
+def test_the_table_of_what_is_covered_is_the_one_in_the_code():
+    lines = README.splitlines()
+    for row in coverage():
+        assert f"| {row['kind']} | {row['primitives']} | {row['lrp']} |" in lines
