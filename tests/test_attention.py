@@ -169,6 +169,13 @@ def test_layers_found(name):
     assert kinds(model, X) == expected
 
 
+def test_a_shift_that_varies_along_the_softmax_is_part_of_the_model():
+    shifted = lambda x: (e := jnp.exp(x - x.max(1, keepdims=True))) / e.sum(-1, keepdims=True)
+    assert "add" in kinds(shifted, X)
+    expected = jax.vjp(shifted, X)[1](R)[0]
+    np.testing.assert_allclose(relevance(shifted, X, "gradient", R), expected, atol=1e-12)
+
+
 def test_exp_over_a_sum_that_stands_elsewhere_is_no_softmax():
     wrong = lambda x: (e := jnp.exp(x[:, :, :TOKENS])) / e.sum(2)[:, None]
     assert "softmax" not in kinds(wrong, X)

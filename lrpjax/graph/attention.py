@@ -55,6 +55,7 @@ def find_softmax(program: Program, value: int) -> Softmax | None:
     exponential, between = _back_to(program, powers, {"exp"}, _IN_PLACE)
     if summed is None or exponential is None or not _stands_where_it_was(program, summed, steps):
         return None
+    summed_axes = set(summed.params["axes"])
     terms, before = _back_to(program, summed.inputs[0], {"exp"}, _IN_PLACE)
     if terms is None or terms.inputs != exponential.inputs:  # one exp, or the same written twice
         return None
@@ -64,24 +65,30 @@ def find_softmax(program: Program, value: int) -> Softmax | None:
     if shift is not None and shift.name == "sub" and len(program.active_inputs(shift)) == 2:
         # exp(x - max x), against overflow. The softmax does not depend on what is subtracted, so
         # the maximum is no input of the layer.
-        largest, _ = _back_to(program, shift.inputs[1], {"reduce_max"}, _MOVES | {"max"})
-        if largest is not None:
+        largest, moved = _back_to(program, shift.inputs[1], {"reduce_max"}, _MOVES | {"max"})
+        if largest is not None and not summed_axes & set().union(*_places(program, largest, moved)):
             root, eqns = shift.inputs[0], [shift, *eqns]
     in_order = sorted(set(eqns), key=lambda eqn: program.order[eqn.outputs[0]])
-    return Softmax(root, tuple(summed.params["axes"]), tuple(in_order))
+    return Softmax(root, tuple(sorted(summed_axes)), tuple(in_order))
 
 
 def _stands_where_it_was(program: Program, summed: Eqn, steps: list[Eqn]) -> bool:
     """Whether the axes a sum has left stand, behind the steps, where they stood in its terms."""
     shape = program.shape(summed.inputs[0])
     left = [i for i in range(len(shape)) if i not in summed.params["axes"]]
-    for before, axis in enumerate(left):
-        place = {before}
+    places = _places(program, summed, steps)
+    return all(place == {axis} for axis, place in zip(left, places, strict=True) if shape[axis] > 1)
+
+
+def _places(program: Program, reduction: Eqn, steps: list[Eqn]) -> list[set[int]]:
+    """Where each axis that a reduction has left is behind the steps."""
+    places = []
+    for axis in range(len(program.shape(reduction.outputs[0]))):
+        place = {axis}
         for eqn in reversed(steps):
             place = push_axes(program, eqn, place)
-        if shape[axis] > 1 and place != {axis}:
-            return False
-    return True
+        places.append(place)
+    return places
 
 
 def _back_to(
