@@ -159,8 +159,9 @@ def _named_arrays(name: str, container: Any) -> Iterator[tuple[str, Any]]:
     except ValueError:  # an unbound linen module has none
         variables = None
     if isinstance(variables, list) and all(hasattr(v, "path") for v in variables):  # Keras
+        own = f"{getattr(container, 'name', '')}/"  # a model that made its layers itself
         for variable in variables:
-            yield ".".join(variable.path.split("/")[1:] or [variable.path]), variable.value
+            yield variable.path.removeprefix(own).replace("/", "."), variable.value
         return
     try:
         leaves, _ = jax.tree.flatten_with_path(container if variables is None else variables)
