@@ -123,6 +123,7 @@ _YES = "yes: non-negative (Theorem 1)"
 _SEEN = "no proof; observed"
 _NOT_LINEAR = "not linear; ignores later layers otherwise"
 _BIAS = "up to bias"
+_BOTH = "where both signs contribute"
 TABLE: dict[str, Entry] = {
     "gradient": Entry(gradient, "J^T 1_t", "Simonyan et al. 2014", "no", "no"),
     "input-x-gradient": Entry(
@@ -141,8 +142,12 @@ TABLE: dict[str, Entry] = {
         zplus, "R_j = sum_i c+_ij / sum_k c+_ik R_i", "Montavon et al. 2017", "yes", _YES
     ),
     "lrp-alpha1-beta0": Entry(partial(alpha_beta, 1, 0), _AB, "Bach et al. 2015", "yes", _YES),
-    "lrp-alpha2-beta1": Entry(partial(alpha_beta, 2, 1), _AB, "Bach et al. 2015", "yes", _SEEN),
-    "lrp-alpha5-beta4": Entry(partial(alpha_beta, 5, 4), _AB, "Sixt et al. 2020", "yes", _SEEN),
+    "lrp-alpha2-beta1": Entry(
+        partial(alpha_beta, 2, 1), _AB, "Bach et al. 2015", _BOTH, _SEEN
+    ),
+    "lrp-alpha5-beta4": Entry(
+        partial(alpha_beta, 5, 4), _AB, "Sixt et al. 2020", _BOTH, _SEEN
+    ),
     "lrp-flat": Entry(
         flat, "R_j = sum_i 1_ij / sum_k 1_ik R_i", "Lapuschkin et al. 2017", "yes", _YES
     ),

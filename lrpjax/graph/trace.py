@@ -61,7 +61,7 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     except (TypeError, ValueError, FlaxError) as error:
         raise ValueError(
             f"The model cannot be called with input {_listed(shaped)}: {_reason(error)}."
-            + _shape_hint(partial(call, arrays), shaped)
+            + (_dropout_hint(error) or _shape_hint(partial(call, arrays), shaped))
         ) from error
     program, closed_over = flatten(closed, len(x_leaves))
     values = arrays + closed_over
@@ -86,6 +86,12 @@ def _reason(error: Exception) -> str:
 
 def _listed(shaped: Iterable[Any]) -> str:
     return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in shaped)
+
+
+def _dropout_hint(error: Exception) -> str:
+    """What to switch, if the model asks for random numbers."""
+    asks = re.search(r"dropout|deterministic|\brngs?\b|PRNG", str(error), re.I)
+    return f" Active dropout? Then {INFERENCE}" if asks else ""
 
 
 # What users forget, and the rank of the input for which they may have.
