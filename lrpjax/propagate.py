@@ -98,9 +98,10 @@ class Chain:
         )
 
     def send(self, travelling: Relevance, values: Sequence[int], pulled: Sequence) -> None:
-        """Adds what a layer sends to its inputs; None is nothing."""
+        """Adds what a layer sends to its inputs, in their precision; None is nothing."""
         for v, r in zip(values, pulled, strict=True):
             if r is not None:
+                r = r.astype(self.env[v].dtype)  # the layer may have changed it
                 travelling[v] = travelling[v] + r if v in travelling else r
 
     def read_out(self, value: int, travelling: jax.Array) -> jax.Array:

@@ -24,8 +24,10 @@ def pass_(op: Op, x: jax.Array, y: jax.Array) -> Pull:
 
 def gradient(op: Op, *values: jax.Array) -> Pull:
     """R_in = J^T R, J the Jacobian of the layer: what `jax.vjp` does."""
-    inputs = values[:-1]
-    function = op.detail if op.layer.kind == "activation" else op
+    *inputs, y = values
+    function: Callable = op
+    if op.layer.kind == "activation":
+        function = lambda x: op.detail(x).astype(y.dtype)  # a cast may belong to it
     _, pull = jax.vjp(function, *inputs)
     return lambda r: bare(pull(r))
 
