@@ -55,17 +55,29 @@ def check_range(leaves: Sequence[Any], method: Method) -> None:
     """Raises ValueError if a concrete input leaves the range that the method's rules suppose."""
     if method.input_range is None:
         return
-    low, high = (np.asarray(bound) for bound in method.input_range)
+    low, high = np.broadcast_arrays(*map(np.asarray, method.input_range))
     for leaf in leaves:
         if not is_concrete(leaf):
             continue
-        least, most = float(jnp.min(leaf)), float(jnp.max(leaf))
-        if least < low.min() - ROUNDING or most > high.max() + ROUNDING:
+        least, most = _extremes(leaf, low.size if low.ndim else None)
+        if (least < low - ROUNDING).any() or (most > high + ROUNDING).any():
             raise ValueError(
-                f"{method.name} supposes an input between {low.min():g} and {high.max():g}, this "
-                f"one holds {least:g} to {most:g}: give the low and high that the model's "
+                f"{method.name} supposes an input between {_text(low)} and {_text(high)}, this one "
+                f"holds {_text(least)} to {_text(most)}: give the low and high that the model's "
                 "preprocessing allows."
             )
+
+
+def _extremes(leaf: Any, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest entry, of each channel where the leaf has that many of them."""
+    axis = next((a for a in (leaf.ndim - 1, 1) if channels and leaf.shape[a] == channels), None)
+    others = tuple(a for a in range(leaf.ndim) if a != axis)
+    return np.asarray(jnp.min(leaf, others)), np.asarray(jnp.max(leaf, others))
+
+
+def _text(bound: np.ndarray) -> str:
+    """2.5, or (2.2, 2.4, 2.6) for one of each channel."""
+    return f"({', '.join(f'{b:g}' for b in bound)})" if bound.ndim else f"{bound:g}"
 
 
 def find_layer(graph: Graph, name: str) -> Layer:

@@ -123,6 +123,8 @@ _YES = "yes: non-negative (Theorem 1)"
 _SEEN = "no proof; observed"
 _NOT_LINEAR = "not linear; ignores later layers otherwise"
 _BIAS = "up to bias"
+_UNSHARED = "but in pools of zeros"
+_PLAIN = "yes without residuals: non-negative (Theorem 1)"
 _BOTH = "where both signs contribute"
 TABLE: dict[str, Entry] = {
     "gradient": Entry(gradient, "J^T 1_t", "Simonyan et al. 2014", "no", "no"),
@@ -149,10 +151,10 @@ TABLE: dict[str, Entry] = {
         partial(alpha_beta, 5, 4), _AB, "Sixt et al. 2020", _BOTH, _SEEN
     ),
     "lrp-flat": Entry(
-        flat, "R_j = sum_i 1_ij / sum_k 1_ik R_i", "Lapuschkin et al. 2017", "yes", _YES
+        flat, "R_j = sum_i 1_ij / sum_k 1_ik R_i", "Lapuschkin et al. 2017", _UNSHARED, _PLAIN
     ),
     "lrp-wsquare": Entry(
-        wsquare, "R_j = sum_i W_ij^2 / sum_k W_ik^2 R_i", "Montavon et al. 2017", "yes", _YES
+        wsquare, "R_j = sum_i W_ij^2 / sum_k W_ik^2 R_i", "Montavon et al. 2017", _UNSHARED, _PLAIN
     ),
     "lrp-cmp-alpha1-beta0": Entry(
         partial(cmp_alpha_beta, 1, 0), "epsilon on dense, alpha1-beta0 on the rest",

@@ -193,8 +193,16 @@ def test_deep_taylor_of_preprocessed_images_sums_to_the_logit(network):
 
 @on("resnet18")
 def test_deep_taylor_refuses_images_without_preprocessing(network):
-    with pytest.raises(ValueError, match=r"between -2\.1179 and 2\.64, .* 0 to 255"):
+    with pytest.raises(ValueError, match=r"between \(-2\.1179, .*holds \(0, .* 255\)"):
         lrp.attribute(network[1], given.images(), "deep-taylor", target=3)
+
+
+@on("resnet18")
+def test_deep_taylor_refuses_one_channel_out_of_its_bounds(network):
+    x = network[1].preprocess(given.images())
+    x = x.at[..., 0].set(2.5)  # green and blue reach 2.43 and 2.64, red 2.25
+    with pytest.raises(ValueError, match=r"and \(2\.24891, .* to \(2\.5, "):
+        lrp.attribute(network[1], x, "deep-taylor", target=3)
 
 
 def bias_shares(model, x, target):
