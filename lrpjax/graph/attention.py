@@ -113,9 +113,11 @@ def find_norm(program: Program, value: int) -> Norm | None:
     if last is None or last.name not in NORMALISING or len(program.active_inputs(last)) < 2:
         return None
     left, right = last.inputs
+    size = math.prod(program.shape(value))
     for x, number in ((left, right), (right, left))[: 2 if last.name == "mul" else 1]:
-        cone = _statistic(program, number, last, math.prod(program.shape(x)))
-        if cone is None or program.shape(x) != program.shape(value):
+        # A mean times a deviation of the same shape (Keras' LayerNorm) is normalised too.
+        cone = _statistic(program, number, last, size + (last.name == "mul"))
+        if cone is None:
             continue
         roots, eqns = cone
         if last.name == "div" or any(eqn.name in _ROOTS for eqn in eqns):

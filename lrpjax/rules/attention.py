@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import jax
 
-from ..graph import Op, factor
+from ..graph import Op, bare, factor
 from .passing import unbroadcast
 from .rule import Rule
 
@@ -20,8 +20,8 @@ Pull = Callable[[Any], Any]
 
 def pass_value(op: Op, x: jax.Array, *rest: jax.Array) -> Pull:
     """R_x = R at y = x g(statistics): the statistics count as constants. Ali et al. 2022, eq. 9."""
-    roots = op.layer.inputs[1:]
-    return lambda r: (r, *(None for _ in roots)) if roots else r
+    nothing = [None] * (len(op.layer.inputs) - 1)
+    return lambda r: bare([unbroadcast(r, x), *nothing])
 
 
 def softmax_taylor(op: Op, x: jax.Array, y: jax.Array) -> Pull:
