@@ -1,5 +1,6 @@
 """Shared by all tests: double precision, explicit random keys, and quicker compilation."""
 
+import gc
 import itertools
 import os
 import zlib
@@ -27,3 +28,11 @@ def quick_compile():
     jax.config.update(option, True)
     yield
     jax.config.update(option, before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_was_compiled():
+    """Thousands of compiled programs exhaust a process's memory maps, and it crashes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

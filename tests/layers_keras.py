@@ -114,6 +114,7 @@ REFUSED_ACTIVATIONS = {
     "soft_shrink": "gt",
     "sparse_plus": "le",
     "sparse_sigmoid": "min",
+    "sparsemax": "sort",
     "squareplus": "square",
 }
 SHAPES = {
@@ -126,7 +127,6 @@ SHAPES = {
     "CenterCrop": case(IMAGE, "CenterCrop", 2, 2),
     "Rescaling": case((4,), "Rescaling", 0.5, 1.0),
     "UpSampling2D": case((2, 2, 2), "UpSampling2D"),
-    "UpSampling2D bilinear": case(IMAGE, "UpSampling2D", 2, interpolation="bilinear"),
     "Resizing nearest": case(IMAGE, "Resizing", 6, 6, interpolation="nearest"),
     "Resizing bilinear": case(IMAGE, "Resizing", 6, 6),
 }
@@ -163,7 +163,6 @@ RECURRENT = {
     "SimpleRNN": recurrent("SimpleRNN", 3),
     "GRU": recurrent("GRU", 3),
     "LSTM": recurrent("LSTM", 3),
-    "RNN of two cells": recurrent("RNN", inside("SimpleRNNCell", "SimpleRNNCell", dtype="float32")),
     "Bidirectional": recurrent("Bidirectional", *inside("SimpleRNN", dtype="float32")),
     "TimeDistributed": case(TOKENS, "TimeDistributed", *inside("Dense")),
     "ConvLSTM2D": case((2, 2, 2, 2), "ConvLSTM2D", 2, 2, single=True),
