@@ -101,9 +101,8 @@ def test_a_covered_layer(case):
     plan = lrp.plan(model, x, EPSILON)
     for layer in plan.layers:
         assert layer.kind in LISTED, f"{layer.primitive} at {layer.source}"
-        assert layer.kind in WHOLE or names(layer) <= LISTED[layer.kind] | FOLDED.get(
-            layer.kind, set()
-        )
+        allowed = LISTED[layer.kind] | FOLDED.get(layer.kind, set())
+        assert layer.kind in WHOLE or names(layer) <= allowed
         assert names(layer).isdisjoint(UNREACHED)
 
     if {row["kind"] for row in plan.rows} <= PIECEWISE_LINEAR | RECTIFIERS:
