@@ -26,19 +26,21 @@ Clip = tuple[float, float] | None
 Bound = float | tuple[float, ...]  # of the input: one number, or one for each channel
 
 
-def _lrp(name: str, linear: Rule, add: Rule, *, first: Rule | None = None, **kinds: Rule) -> Method:
-    # Where additions share by the positive parts alone, sums do: no entry of Z may be negative.
-    positive = dict(add.parameters).get("beta") == 0
+Shares = dict[str, Rule]  # of additions and of sums
+
+
+def _lrp(
+    name: str, linear: Rule, shares: Shares, *, first: Rule | None = None, **kinds: Rule
+) -> Method:
     below = by_kind(
         linear=linear,
-        add=add,
-        sum=rule(r.positive_share if positive else r.input_times_gradient),
         max_pool=rule(r.winner_takes_all),
         activation=rule(r.pass_),
         structure=rule(r.gradient),
         norm=rule(r.pass_value),
         product=rule(r.product, of=linear, share="detached"),
         softmax=rule(r.softmax_taylor),
+        **shares,
         **kinds,
     )
     return Method(name, or_else(first_layer(first), below) if first else below)
@@ -51,15 +53,17 @@ def _backprop(name: str, start: Start, *, times_input=False, **kinds: Rule) -> M
     return Method(name, by_kind(**(everything | special | kinds)), start, times_input)
 
 
-_SIGNED = rule(r.add_signed)
+_SIGNED: Shares = {"add": rule(r.add_signed), "sum": rule(r.input_times_gradient)}
 
 
-def _share(alpha: float, beta: float, clip: Clip = None) -> Rule:
-    if clip is None:
-        return rule(r.add_alpha_beta, alpha=alpha, beta=beta)
-    if len(clip) != 2 or not clip[0] < clip[1]:
+def _share(alpha: float, beta: float, clip: Clip = None) -> Shares:
+    if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):
         raise ValueError(f"residual_clip is (low, high) with low < high, got {clip}.")
-    return rule(r.add_alpha_beta, alpha=alpha, beta=beta, clip=tuple(clip))
+    clipped = {} if clip is None else {"clip": tuple(clip)}
+    # Where only positive parts count, they do in sums too: no entry of Z may be negative.
+    sums = r.input_times_gradient if beta else r.positive_share
+    add = rule(r.add_alpha_beta, alpha=alpha, beta=beta, **clipped)
+    return {"add": add, "sum": rule(sums)}
 
 
 def z() -> Method:

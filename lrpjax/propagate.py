@@ -143,17 +143,17 @@ def chain(
     return mean
 
 
-def reached(reading: Reading, method: Method, start: str | None) -> set[int]:
-    """The values at which relevance arrives that is injected at layer `start` (None: the output).
+def reached(reading: Reading, method: Method, start: str) -> set[int]:
+    """The values at which relevance arrives that is injected at the output of layer `start`.
 
     None arrives at what only weighs something else: a statistic, or attention under CP-LRP.
     """
     graph = reading.graph
-    outputs = graph.program.outputs if start is None else checks.find_layer(graph, start).outputs
+    seed = checks.find_layer(graph, start).outputs[0]
 
     def propagate(consts, leaves):
         env = environment(graph, consts, leaves)
-        return chain(graph, method, env, below(graph, start))({outputs[0]: env[outputs[0]]})
+        return chain(graph, method, env, below(graph, start))({seed: env[seed]})
 
     return set(jax.eval_shape(propagate, reading.consts, reading.leaves))
 

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import sys
 import zlib
 
 import jax
@@ -18,6 +19,22 @@ def getkey(request):
     root = jax.random.key(zlib.crc32(request.node.nodeid.encode()))
     counter = itertools.count()
     return lambda: jax.random.fold_in(root, next(counter))
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """`command_line("csc", "--help")` runs `lrpjax csc --help`; returns (exit, out, err)."""
+    from lrpjax import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lrpjax", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            sys.exit(0)
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(scope="module")

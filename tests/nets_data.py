@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -130,6 +132,12 @@ def in_flax(weights: Weights, dtype: str) -> dict[str, dict[str, np.ndarray]]:
             value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
         layers.setdefault(name, {})[FIELDS.get(field, field)] = value.astype(dtype)
     return layers
+
+
+def by_hand(forward: Callable, weights: Weights, dtype: str) -> Port:
+    """`forward(weights, x)` with torch's own arrays, channels first."""
+    arrays = {name: jnp.asarray(value, dtype) for name, value in weights.items()}
+    return Port(jax.tree_util.Partial(forward, arrays), True, lambda name: name)
 
 
 def part(model: object, name: str) -> object:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import keras
 from flax import nnx
 from jax import lax
-from nets_data import Port, Weights, in_flax, part
+from nets_data import Port, Weights, by_hand, in_flax, part
 
 EPSILON = 1e-5  # of BatchNorm
 
@@ -319,8 +319,7 @@ def in_lax(weights: Weights, dtype: str) -> Port:
             x = jnp.maximum(h + x, 0)
         return x.mean((2, 3)) @ p["linear.weight"].T + p["linear.bias"]
 
-    p = {name: jnp.asarray(value, dtype) for name, value in weights.items()}
-    return Port(jax.tree_util.Partial(forward, p), True, lambda name: name)
+    return by_hand(forward, weights, dtype)
 
 
 LIBRARIES = {

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import keras
 from flax import nnx
 from jax import lax
-from nets_data import Port, Weights, in_flax, part
+from nets_data import Port, Weights, by_hand, in_flax, part
 
 POOLED = ("fire4", "fire8")  # behind these, and behind conv1
 
@@ -260,8 +260,7 @@ def in_lax(weights: Weights, dtype: str) -> Port:
             x = pool(x) if fire in POOLED else x
         return conv(p, "conv10", x).mean((2, 3))
 
-    p = {name: jnp.asarray(value, dtype) for name, value in weights.items()}
-    return Port(jax.tree_util.Partial(forward, p), True, lambda name: name)
+    return by_hand(forward, weights, dtype)
 
 
 LIBRARIES = {

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, command_line):
     """Runs `lrpjax ...` in an empty folder with a module tiny.py; returns (exit, out, err)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -41,15 +41,7 @@ def run(tmp_path, monkeypatch, capsys):
     np.savez(tmp_path / "images.npz", images=pixels)
     tiny = ["--model", "tiny:net", "--images", "images.npz"]
 
-    def call(*arguments, model=True):
-        monkeypatch.setattr(sys, "argv", ["lrpjax", *arguments, *(tiny if model else [])])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            sys.exit(0)
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
+    return lambda *arguments, model=True: command_line(*arguments, *(tiny if model else []))
 
 
 def test_csc_prints_saves_and_draws(run, tmp_path):

@@ -75,7 +75,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, command_line):
     """Runs `lrpjax attribute ...` in an empty folder with images.npz; returns (exit, out, err)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -86,13 +86,8 @@ def run(tmp_path, monkeypatch, capsys):
 
     def call(*arguments, model="Net", images=("images.npz",), methods=METHODS):
         chosen = [part for name in methods for part in ("--method", name)]
-        line = ["lrpjax", "attribute", *images, "--model", f"nets:{model}", *chosen, *arguments]
-        monkeypatch.setattr(sys, "argv", line)
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            sys.exit(0)
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
+        line = ["attribute", *images, "--model", f"nets:{model}", *chosen, *arguments]
+        return command_line(*line)
 
     return call
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lrpjax import cli, models
+from lrpjax import models
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, command_line):
     """Runs `lrpjax ...` in a folder with two photographs and a ResNet-18 of an eighth the width."""
     from lrpjax.models import resnet
 
@@ -28,16 +27,7 @@ def run(tmp_path, monkeypatch, capsys):
     (tmp_path / "photos").mkdir()
     for i, pixels in enumerate(noise):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lrpjax", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            sys.exit(0)
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
+    return command_line
 
 
 RESNET = ["--model", "resnet18", "--images", "photos", "--weights"]

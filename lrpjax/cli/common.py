@@ -19,6 +19,7 @@ from .._progress import silent
 
 console = Console()
 IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
+NAMED = ("cifar10", *IMAGENET)
 THREADS = 2  # compiling one method overlaps with running another
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
@@ -91,13 +92,13 @@ def model_named(name: str, weights: str | None = None) -> Any:
 
     from .. import models
 
-    if name in ("cifar10", *IMAGENET):
+    if name in NAMED:
         chosen = {} if weights is None else {"weights": weights}
         return getattr(models, name)(key=jax.random.key(0), **chosen)
     if ":" not in name:
-        known = ", ".join(("cifar10", *IMAGENET))
         raise ValueError(
-            f"There is no model {name!r}: use one of {known}, or package.module:function."
+            f"There is no model {name!r}: use one of {', '.join(NAMED)}, or "
+            "package.module:function."
         )
     if weights is not None:
         raise ValueError(
