@@ -10,6 +10,8 @@ from . import rules as rules
 from .attribution import attribute as attribute
 from .attribution import vjp as vjp
 from .bottleneck import iba as iba
+from .chain import chain as chain
+from .chain import matrix as matrix
 from .concepts import tcav as tcav
 from .plan import plan as plan
 from .report import plots as plots

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from . import checks
-from ._compat import ClosedJaxpr, jaxpr_as_fun
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
-from .propagate import Relevance, chain, explain, read_for_target
-from .reading import below, environment, read, values_at
+from .propagate import explain, read_for_target
+from .reading import below, read, values_at
+from .replay import forward, piece
 
 
 def vjp(
@@ -47,83 +46,33 @@ def vjp(
     values_at(graph, start, names)
     checks.check_range(reading.leaves, method)
     checks.rules_for(graph, method, below(graph, start))
-    outputs, pull = _forward(graph, method, start, names, reading.consts, reading.leaves)
+    inner = tuple(name for name in names if name != "input")
+    injected = tuple(graph.program.outputs)
+    if start is not None:
+        injected = (checks.find_layer(graph, start).outputs[0],)
+    captured = (*graph.program.inputs, *values_at(graph, start, inner))
+    whole = piece(below(graph, start), injected, captured)
+    outputs, (pull,) = forward(graph, method, (whole,), reading.consts, reading.leaves)
     checks.check_finite(outputs, ["the model's output"] * len(outputs))
     out = jax.tree.unflatten(reading.out_tree, outputs)
     shape = RelevanceMap(
-        reading.out_tree if start is None else None, reading.x_tree, layers is not None
+        reading.out_tree if start is None else None,
+        reading.x_tree,
+        None if layers is None else names,
     )
     return out, jax.tree_util.Partial(shape, pull)
 
 
-@partial(jax.jit, static_argnums=(0, 2, 3))
-def _forward(graph, method, start, names, consts, leaves):
-    program = graph.program
-    env = environment(graph, consts, leaves)
-    propagate = chain(graph, method, env, below(graph, start))
-    if start is None:
-        injected = list(program.outputs)
-    else:
-        injected = [checks.find_layer(graph, start).outputs[0]]
-    captured = values_at(graph, start, [n for n in names if n != "input"])
-
-    def pull(*relevance):
-        seeds: Relevance = {}
-        for v, r in zip(injected, relevance, strict=True):
-            seeds[v] = seeds[v] + r if v in seeds else r
-        found = propagate(seeds)
-        at = lambda v: found.get(v, jnp.zeros_like(env[v]))
-        return list(map(at, program.inputs)), list(map(at, captured))
-
-    # As a jaxpr with its constants the map is a pytree, which jit can return and cache.
-    like = [jax.ShapeDtypeStruct(env[v].shape, env[v].dtype) for v in injected]
-    closed, shapes = jax.make_jaxpr(pull, return_shape=True)(*like)
-    replay = Replay(closed.jaxpr, jax.tree.structure(shapes), tuple(like), names)
-    outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
-    return outputs, jax.tree_util.Partial(replay, closed.consts)
-
-
-@dataclass(frozen=True, eq=False)
-class Replay:
-    """The propagation of relevance as a jaxpr: `replay(consts, relevance)`."""
-
-    jaxpr: Any
-    tree: Any
-    like: tuple[jax.ShapeDtypeStruct, ...]
-    names: tuple[str, ...]
-
-    def __call__(self, consts: list[Any], relevance: list[jax.Array]) -> tuple[list, dict]:
-        wanted = [like.shape for like in self.like]
-        if [jnp.shape(r) for r in relevance] != wanted:
-            raise ValueError(
-                f"The relevance must have shape {_listed(wanted)}, got "
-                f"{_listed([jnp.shape(r) for r in relevance])}."
-            )
-        if any(jnp.iscomplexobj(r) for r in relevance):
-            raise TypeError("The relevance must be real numbers, got complex ones.")
-        checks.check_finite([jnp.asarray(r) for r in relevance], ["the relevance"] * len(relevance))
-        cast = [jnp.asarray(r, like.dtype) for r, like in zip(relevance, self.like, strict=True)]
-        read_out, captured = jax.tree.unflatten(self.tree, _evaluate(self.jaxpr, consts, cast))
-        named = iter(captured)
-        return read_out, {n: read_out if n == "input" else next(named) for n in self.names}
-
-
-def _listed(shapes: list[tuple]) -> str:
-    return ", ".join(map(str, shapes))
-
-
-@partial(jax.jit, static_argnums=0)
-def _evaluate(jaxpr, consts, relevance):
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*relevance)
-
-
 @dataclass(frozen=True)
 class RelevanceMap:
-    """Puts pytrees around a `Replay`. out_tree is None where relevance enters at one layer."""
+    """Puts pytrees around a `Replay`. out_tree is None where relevance enters at one layer.
+
+    names: of the layers whose relevance is returned too, or None for that of the input alone.
+    """
 
     out_tree: Any
     x_tree: Any
-    captures: bool
+    names: tuple[str, ...] | None
 
     def __call__(self, pull: Callable, relevance: Any) -> Any:
         if self.out_tree is None:
@@ -132,11 +81,11 @@ class RelevanceMap:
             leaves, tree = jax.tree.flatten(relevance)
             if tree != self.out_tree:
                 raise ValueError(f"The relevance must be a {self.out_tree}, got a {tree}.")
-        read_out, captured = pull(leaves)
-        result = jax.tree.unflatten(self.x_tree, read_out)
-        if "input" in captured:
-            captured["input"] = result
-        return (result, captured) if self.captures else result
+        found = iter(pull(leaves))
+        result = jax.tree.unflatten(self.x_tree, islice(found, self.x_tree.num_leaves))
+        if self.names is None:
+            return result
+        return result, {name: result if name == "input" else next(found) for name in self.names}
 
 
 def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any = None) -> Any:

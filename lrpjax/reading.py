@@ -86,3 +86,9 @@ def values_at(graph: Graph, start: str | None, names: Sequence[str]) -> list[int
             raise ValueError(f"Relevance injected at {start!r} does not reach {name!r}.")
     layers = graph.by_name
     return [graph.program.inputs[0] if n == "input" else layers[n].outputs[0] for n in names]
+
+
+def output_layer(graph: Graph) -> str:
+    """The name of the layer that writes the model's (first) output."""
+    output = graph.program.outputs[0]
+    return next(layer.name for layer in graph.layers if output in layer.outputs)

@@ -22,12 +22,13 @@ from scipy.special import betaincinv
 
 from .. import checks
 from .._results import Results
-from ..graph import LINEAR, Graph
+from ..chain import COMPUTING
+from ..graph import Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
 from ..propagate import chain, reached
-from ..reading import below, environment, read, values_at
+from ..reading import below, environment, output_layer, read, values_at
 
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
 _BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless `chunk` says more
@@ -81,7 +82,7 @@ def csc(
     method = resolve_chain(method, model)
     first = read(model, images[:1], fold=method.fold)
     graph = first.graph
-    start_name = start or _output_layer(graph)
+    start_name = start or output_layer(graph)
     arrives = reached(first, method, start_name)
     if layers is None:
         found = measured_layers(graph, start_name)
@@ -136,9 +137,8 @@ def measured_layers(graph: Graph, start: str | None) -> tuple[str, ...]:
 
     A sum over the features (the mean in a LayerNorm) leaves no direction to compare.
     """
-    kinds = (*LINEAR, "max_pool", "sum", "add")
     directed = lambda layer: layer.kind != "sum" or graph.axes.feature[layer.outputs[0]] is not None
-    names = [a.name for a in below(graph, start) if a.kind in kinds and directed(a)]
+    names = [a.name for a in below(graph, start) if a.kind in COMPUTING and directed(a)]
     return (*names[::-1], "input")
 
 
@@ -207,11 +207,6 @@ def _locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
 def _channels(graph: Graph, value: int) -> int:
     like = jax.ShapeDtypeStruct((2, *graph.program.shape(value)), jnp.float32)
     return jax.eval_shape(partial(_locations, graph, value), like).shape[-1]
-
-
-def _output_layer(graph: Graph) -> str:
-    output = graph.program.outputs[0]
-    return next(layer.name for layer in graph.layers if output in layer.outputs)
 
 
 def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:

@@ -1,0 +1,333 @@
+"""Z: the matrices that relevance is multiplied by, dense and as operators that are never stored.
+
+For one example a method that is linear in relevance is, between two places of a model, a matrix Z
+of shape (n_out, n_in): R_in = Z^T R_out. Through several layers it is the product of theirs,
+Z = Z_k ... Z_2 Z_1 with layer 1 nearest to the input. Sixt et al. 2020, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import checks
+from .graph import LINEAR, Graph, Layer, bare
+from .method import Method
+from .methods import resolve_chain
+from .propagate import Chain, baselines_of
+from .reading import Reading, below, environment, output_layer, read, values_at
+from .replay import Piece, forward, piece
+
+# What changes relevance; activations and structure pass it on.
+COMPUTING = (*LINEAR, "max_pool", "sum", "add")
+MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
+_BYTES = 128 * 2**20  # of relevance at the largest layer, propagated at once
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["pull"],
+    meta_fields=["start", "stop", "out_shape", "in_shapes", "dtype", "chunk"],
+)
+@dataclass(frozen=True)
+class ChainOperator:
+    """The matrix Z (n_out, n_in) from `start` down to `stop`, for one example, as products with it.
+
+    Vectors are flat, entries in the order of the layers' own arrays (out_shape, in_shapes: several
+    where a layer has several inputs). It is a pytree, and jit, vmap and scipy's `aslinearoperator`
+    take it; of two consecutive operators `upper @ lower` is the whole, in scipy's algebra.
+    chunk: how many vectors are propagated at once.
+    """
+
+    pull: jax.tree_util.Partial
+    start: str
+    stop: str
+    out_shape: tuple[int, ...]
+    in_shapes: tuple[tuple[int, ...], ...]
+    dtype: Any
+    chunk: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return math.prod(self.out_shape), sum(map(math.prod, self.in_shapes))
+
+    def rmatvec(self, r: Any) -> jax.Array:
+        """Z^T r, (n_out,) to (n_in,): propagates relevance of `start` to `stop`."""
+        return self.rmatmat(jnp.ravel(r)[:, None])[:, 0]
+
+    def matvec(self, v: Any) -> jax.Array:
+        """Z v, (n_in,) to (n_out,): the transpose of the propagation."""
+        return self.matmat(jnp.ravel(v)[:, None])[:, 0]
+
+    def rmatmat(self, columns: Any) -> jax.Array:
+        """Z^T R, (n_out, k) to (n_in, k). ValueError for another shape, NaN or infinity."""
+        return _many_down(self, self._checked(columns, 0))
+
+    def matmat(self, columns: Any) -> jax.Array:
+        """Z V, (n_in, k) to (n_out, k). ValueError for another shape, NaN or infinity."""
+        return _many_up(self, self._checked(columns, 1))
+
+    def _checked(self, columns: Any, axis: int) -> jax.Array:
+        columns = jnp.asarray(columns, self.dtype)
+        if columns.ndim != 2 or len(columns) != self.shape[axis]:
+            raise ValueError(
+                f"Z from {self.start!r} to {self.stop!r} has shape {self.shape}: it takes "
+                f"{self.shape[axis]} entries (k columns of them) here, got shape {columns.shape}."
+            )
+        checks.check_finite([columns], ["the vectors"])
+        return columns
+
+    def dense(self, *, memory_limit: float = MEMORY) -> jax.Array:
+        """Z itself, (n_out, n_in), from unit vectors on its shorter side, `chunk` at a time.
+
+        memory_limit: in bytes. ValueError if Z takes more, with what to use instead.
+        """
+        size = math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
+        if size > memory_limit:
+            n_out, n_in = self.shape
+            raise ValueError(
+                f"Z from {self.start!r} to {self.stop!r} is {n_out} x {n_in} and takes "
+                f"{_bytes(size)}, more than the limit of {_bytes(memory_limit)}: use lrpjax.chain, "
+                "which multiplies with it without storing it, or give a larger memory_limit."
+            )
+        return _dense(self)
+
+
+def matrix(
+    model: Callable,
+    x: Any,
+    method: str | Method,
+    *,
+    layer: str,
+    memory_limit: float = MEMORY,
+) -> jax.Array:
+    """The matrix Z_l (n_out, n_in) of one layer for one example: R_in = Z_l^T R_out.
+
+    x: a batch of one, (1, ...). n_out are the entries of the layer's output and n_in those of its
+    input, in the order of their arrays; the inputs of a layer that has several (an addition) follow
+    one another. Between layers are activations and reshapes with matrices of their own: the
+    product over all rows of `lrpjax.plan` is that of `lrpjax.chain`.
+    memory_limit: in bytes. Raises as `lrpjax.vjp` does, and ValueError for a batch of several, a
+    method that is not linear in relevance, or a matrix that takes more than the limit.
+    """
+    method = resolve_chain(method, model)
+    reading = _one_example(model, x, method)
+    found = checks.find_layer(reading.graph, layer)
+    passed = (found,) if method.baseline is None else below(reading.graph, layer)
+    own = piece(passed, found.outputs[:1], found.inputs)
+    (operator,) = _operators(reading, method, [(own, layer, f"the input of {layer}")])
+    return operator.dense(memory_limit=memory_limit)
+
+
+def chain(
+    model: Callable,
+    x: Any,
+    method: str | Method,
+    *,
+    start: str | None = None,
+    stop: str = "input",
+) -> ChainOperator:
+    """Z from the output of layer `start` (None: the model's) down to that of `stop`.
+
+    x: a batch of one. `op.rmatvec(R)` is what `lrpjax.vjp` gives for R, `op.dense()` is Z itself,
+    (n_out, n_in). Raises as `matrix` does.
+    """
+    method = resolve_chain(method, model)
+    reading = _one_example(model, x, method)
+    start = start or output_layer(reading.graph)
+    return chains(reading, method, start, [stop])[0]
+
+
+def chains(
+    reading: Reading, method: Method, start: str, stops: Sequence[str]
+) -> list[ChainOperator]:
+    """Z from `start` down to each of `stops`, after one forward pass."""
+    graph = reading.graph
+    seed = checks.find_layer(graph, start).outputs[0]
+    values_at(graph, start, stops)
+    parts = []
+    for stop in stops:
+        ends = graph.program.inputs if stop == "input" else graph.by_name[stop].outputs[:1]
+        passed = _between(graph, start, ends) if method.baseline is None else below(graph, start)
+        parts.append((piece(passed, (seed,), ends), start, stop))
+    return _operators(reading, method, parts)
+
+
+def links(reading: Reading, method: Method, start: str, stop: str) -> list[ChainOperator]:
+    """The chain from `start` to `stop` as consecutive operators, from the upper to the lower.
+
+    It is cut at the outputs of layers that all of the relevance passes: not inside of a residual
+    block. Raises ValueError where relevance passes beside `stop`, or where what travels is no
+    relevance (DeepLIFT's multipliers).
+    """
+    if method.baseline is not None:
+        raise ValueError(
+            f"{method.name} propagates multipliers, which become relevance only where they are "
+            "read: it has no matrix for each layer. lrpjax.chain and singular_values take it."
+        )
+    graph = reading.graph
+    values_at(graph, start, [stop])
+    names = {layer.outputs[0]: layer.name for layer in graph.layers if layer.kind in COMPUTING}
+    names |= dict.fromkeys(graph.program.inputs, "input")
+    names |= {checks.find_layer(graph, n).outputs[0]: n for n in (start, stop) if n != "input"}
+    cuts = [(v, names[v]) for v in _passed_by_all(graph, start) if v in names]
+    places = [name for _, name in cuts]
+    if stop not in places:
+        raise ValueError(
+            f"Not all relevance from {start!r} passes the output of {stop!r}: use one of "
+            f"{', '.join(places)} for stop."
+        )
+    kept = cuts[: places.index(stop) + 1]
+    parts = [
+        (piece(_between(graph, upper, (v,)), (u,), (v,)), upper, lower)
+        for (u, upper), (v, lower) in pairwise(kept)
+    ]
+    return _operators(reading, method, parts)
+
+
+def _one_example(model: Callable, x: Any, method: Method) -> Reading:
+    reading = read(model, x, fold=method.fold)
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in reading.leaves}
+    if sizes != {1}:
+        raise ValueError(
+            "Z is the matrix of one example: give a batch of one, as in x[:1] (got shape "
+            f"{', '.join(str(leaf.shape) for leaf in reading.leaves)})."
+        )
+    checks.check_range(reading.leaves, method)
+    return reading
+
+
+def _between(graph: Graph, start: str, ends: Sequence[int]) -> list[Layer]:
+    """The layers on the ways from the output of `start` down to the values `ends`.
+
+    With a baseline they do not do: a difference from it is known once all layers below are.
+    """
+    above, kept = set(ends), []
+    for layer in below(graph, start):
+        if above.intersection(layer.inputs):
+            above.update(layer.outputs)
+            kept.append(layer)
+    return [] if graph.by_name[start].outputs[0] in ends else kept
+
+
+def _passed_by_all(graph: Graph, start: str) -> list[int]:
+    """The values that all relevance from `start` passes, from its output down to the input."""
+    seed = graph.by_name[start].outputs[0]
+    waiting, passed = {seed}, [seed]
+    for layer in reversed(below(graph, start)):
+        waiting.difference_update(layer.outputs)
+        waiting.update(layer.inputs)
+        if len(waiting) == 1:
+            passed.extend(waiting.difference(passed[-1:]))
+    return passed
+
+
+def _operators(
+    reading: Reading, method: Method, parts: Sequence[tuple[Piece, str, str]]
+) -> list[ChainOperator]:
+    """The operators of (piece, start, stop), after one forward pass."""
+    graph, program = reading.graph, reading.graph.program
+    layers = graph.by_name
+    checks.rules_for(graph, method, [layers[n] for part, _, _ in parts for n in part.layers])
+    pieces = tuple(part for part, _, _ in parts)
+    outputs, pulls = forward(graph, method, pieces, reading.consts, reading.leaves)
+    checks.check_finite(outputs, ["the model's output"] * len(outputs))
+    operators = []
+    for (part, start, stop), pull in zip(parts, pulls, strict=True):
+        like = pull.func.like[0]
+        largest = max(
+            math.prod(program.shape(v))
+            for name in part.layers or (start,)
+            for v in (*layers[name].inputs, *layers[name].outputs)
+        )
+        in_shapes = tuple(program.shape(v) for v in part.captured)
+        chunk = max(1, _BYTES // (largest * like.dtype.itemsize))
+        made = ChainOperator(pull, start, stop, like.shape, in_shapes, like.dtype, chunk)
+        if not _is_linear(partial(_down, made), jax.ShapeDtypeStruct(made.shape[:1], like.dtype)):
+            raise ValueError(_not_linear(reading, method, [layers[n] for n in part.layers]))
+        operators.append(made)
+    return operators
+
+
+def _is_linear(pull: Callable, *like: jax.ShapeDtypeStruct) -> bool:
+    """Whether JAX can transpose the map, which it can if it is linear."""
+    try:
+        jax.eval_shape(lambda *r: jax.linear_transpose(pull, *like)(pull(*r)), *like)
+    except (NotImplementedError, AssertionError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _not_linear(reading: Reading, method: Method, layers: Sequence[Layer]) -> str:
+    """The error for a method whose relevance is not linear, with the rule that makes it so."""
+    graph, culprits = reading.graph, list[str]()
+
+    def search(consts, leaves):
+        env = environment(graph, consts, leaves)
+        baseline = None
+        if method.baseline is not None:
+            inputs = [env[v] for v in graph.program.inputs]
+            baseline = [b[0] for b in baselines_of(method.baseline, inputs)]
+        links = Chain(graph, method, env, layers, baseline)
+        for stage in links.stages:
+            like = jax.eval_shape(lambda s=stage: bare(links.arriving(s, {})))
+            pull = lambda *r, s=stage: s.pull(bare(r))
+            if not _is_linear(pull, *(like if isinstance(like, tuple) else (like,))):
+                culprits.append(f"{stage.rule} at layer {stage.layer.name!r}")
+
+    jax.eval_shape(search, reading.consts, reading.leaves)
+    which = f" ({culprits[0]})" if culprits else ""
+    return (
+        f"{method.name} is not linear in relevance{which}, so no matrix stands for it: use "
+        "lrpjax.vjp or lrpjax.convergence.csc, which take any method."
+    )
+
+
+def _down(op: ChainOperator, r: jax.Array) -> jax.Array:
+    """Z^T r of a flat r."""
+    return jnp.concatenate([part.ravel() for part in op.pull([r.reshape(op.out_shape)])])
+
+
+def _up(op: ChainOperator, v: jax.Array) -> jax.Array:
+    """Z v of a flat v."""
+    like = jax.ShapeDtypeStruct(op.shape[:1], op.dtype)
+    down = partial(_down, op)
+    (out,) = jax.linear_transpose(down, like)(v.astype(jax.eval_shape(down, like).dtype))
+    return out
+
+
+@jax.jit
+def _many_down(op: ChainOperator, columns: jax.Array) -> jax.Array:
+    return jax.vmap(partial(_down, op), 1, 1)(columns)
+
+
+@jax.jit
+def _many_up(op: ChainOperator, columns: jax.Array) -> jax.Array:
+    return jax.vmap(partial(_up, op), 1, 1)(columns)
+
+
+@jax.jit
+def _dense(op: ChainOperator) -> jax.Array:
+    by_rows = op.shape[0] <= op.shape[1]
+    n = min(op.shape)
+    size = -(-n // -(-n // op.chunk))  # as many chunks as needed, of one size
+    apply = partial(_down if by_rows else _up, op)
+    units = lambda first: jax.nn.one_hot(first + jnp.arange(size), n, dtype=op.dtype)
+    rows = jax.lax.map(lambda first: jax.vmap(apply)(units(first)), jnp.arange(0, n, size))
+    rows = rows.reshape(-1, rows.shape[-1])[:n]
+    return rows if by_rows else rows.T
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
