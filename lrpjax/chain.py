@@ -118,7 +118,7 @@ def matrix(
     method that is not linear in relevance, or a matrix that takes more than the limit.
     """
     method = resolve_chain(method, model)
-    reading = _one_example(model, x, method)
+    reading = one_example(model, x, method)
     found = checks.find_layer(reading.graph, layer)
     passed = (found,) if method.baseline is None else below(reading.graph, layer)
     own = piece(passed, found.outputs[:1], found.inputs)
@@ -140,7 +140,7 @@ def chain(
     (n_out, n_in). Raises as `matrix` does.
     """
     method = resolve_chain(method, model)
-    reading = _one_example(model, x, method)
+    reading = one_example(model, x, method)
     start = start or output_layer(reading.graph)
     return chains(reading, method, start, [stop])[0]
 
@@ -192,7 +192,8 @@ def links(reading: Reading, method: Method, start: str, stop: str) -> list[Chain
     return _operators(reading, method, parts)
 
 
-def _one_example(model: Callable, x: Any, method: Method) -> Reading:
+def one_example(model: Callable, x: Any, method: Method) -> Reading:
+    """Reads a model at a batch of one. ValueError for any other batch."""
     reading = read(model, x, fold=method.fold)
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in reading.leaves}
     if sizes != {1}:

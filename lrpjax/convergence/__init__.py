@@ -2,3 +2,7 @@
 
 from .csc import CSC as CSC
 from .csc import csc as csc
+from .spectrum import Lyapunov as Lyapunov
+from .spectrum import SingularValues as SingularValues
+from .spectrum import lyapunov as lyapunov
+from .spectrum import singular_values as singular_values

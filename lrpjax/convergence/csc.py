@@ -28,7 +28,7 @@ from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
 from ..propagate import chain, reached
-from ..reading import below, environment, output_layer, read, values_at
+from ..reading import Reading, below, environment, output_layer, read, values_at
 
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
 _BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless `chunk` says more
@@ -83,13 +83,9 @@ def csc(
     first = read(model, images[:1], fold=method.fold)
     graph = first.graph
     start_name = start or output_layer(graph)
-    arrives = reached(first, method, start_name)
-    if layers is None:
-        found = measured_layers(graph, start_name)
-        places = values_at(graph, start_name, found)
-        layers = [name for name, v in zip(found, places, strict=True) if v in arrives]
-    names = tuple(layers)
+    names = tuple(reached_layers(first, method, start_name) if layers is None else layers)
     values = values_at(graph, start_name, names)
+    arrives = reached(first, method, start_name)
     for name, value in zip(names, values, strict=True):
         if value not in arrives:
             raise ValueError(
@@ -128,8 +124,16 @@ def csc(
         channels = _channels(graph, value)
         measured = {"method": method.name, "start": start_name, "layer": name}
         rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
-    settings = {"images": len(images), "vectors": vectors, "key": _key_text(key)}
+    settings = {"images": len(images), "vectors": vectors, "key": key_text(key)}
     return CSC(settings, rows)
+
+
+def reached_layers(reading: Reading, method: Method, start: str) -> list[str]:
+    """Of `measured_layers`, those that relevance reaches under the method."""
+    found = measured_layers(reading.graph, start)
+    arrives = reached(reading, method, start)
+    places = values_at(reading.graph, start, found)
+    return [name for name, v in zip(found, places, strict=True) if v in arrives]
 
 
 def measured_layers(graph: Graph, start: str | None) -> tuple[str, ...]:
@@ -229,6 +233,6 @@ def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:
     }
 
 
-def _key_text(key: jax.Array) -> list[int]:
+def key_text(key: jax.Array) -> list[int]:
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return np.asarray(data).tolist()

@@ -1,0 +1,224 @@
+"""Singular values of chains of relevance matrices: how close to rank 1 has the product come?
+
+`singular_values` is matrix-free and works on a whole chain. It saturates as the product itself
+does, in the precision of the model: in float32 a sigma_2 below 1e-6 sigma_1 is rounding. `lyapunov`
+keeps the growth of each direction as a sum of logarithms over the layers, which does not saturate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matfree.decomp import bidiag
+
+from .._progress import track
+from .._results import Results
+from ..chain import ChainOperator, chains, links, one_example
+from ..method import Method
+from ..methods import resolve_chain
+from ..reading import output_layer
+from .csc import key_text, reached_layers
+
+_OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge
+_SWEEPS = 30
+_SETTLED = 1e-4  # by how much a logarithm may still change between two sweeps
+_TOLERANCE = 1e-6
+_PER_VALUE = 12  # products for each singular value, above which the dense matrix costs less
+
+
+@dataclass(frozen=True)
+class SingularValues(Results):
+    """One row for each image and layer: method, start, layer, image, values (the leading singular
+    values of Z from `start` to the layer's output), ratio (sigma_1 / sigma_2, or None for a
+    sigma_2 of 0), resolved (whether sigma_2 stands above rounding) and products (with Z or its
+    transpose)."""
+
+    def __add__(self, other: SingularValues) -> SingularValues:
+        return SingularValues({**self.settings, **other.settings}, self.rows + other.rows)
+
+
+@dataclass(frozen=True)
+class Lyapunov(Results):
+    """One row for each image and link of the chain, from the upper to the lower.
+
+    A row has method, start, layer (at whose output the link ends), image, growth (the natural
+    logarithm of what the link does to the length of each leading direction), gap (growth_1 -
+    growth_2), total (the sum of growth down to here; at the last link the logarithms of the whole
+    chain's singular values), total_gap (log sigma_1 / sigma_2 at the last) and resolved (for each
+    direction: whether all of its growth stands above rounding; where not, it is an upper bound).
+    """
+
+    def __add__(self, other: Lyapunov) -> Lyapunov:
+        return Lyapunov({**self.settings, **other.settings}, self.rows + other.rows)
+
+
+def singular_values(
+    model: Callable,
+    images: Any,
+    method: str | Method,
+    *,
+    key: jax.Array,
+    start: str | None = None,
+    layers: Sequence[str] | None = None,
+    k: int = 5,
+) -> SingularValues:
+    """The k leading singular values of Z from `start` to each layer, for each image.
+
+    images: a batch (N, ...). start: a layer (default: the model's output). layers: where the chains
+    end (default: those below `start` that `csc` measures). Z is multiplied with and never stored,
+    by Golub and Kahan's bidiagonalisation (matfree), to 1e-6 or the model's precision; a Z of fewer
+    than 12 k rows or columns is made dense. key: of the first Lanczos vector.
+    Raises as `lrpjax.chain` does, and ValueError if the iteration does not converge.
+    """
+    method = resolve_chain(method, model)
+    _at_least("k", k, 1)
+    rows = []
+    for i in track(range(len(images)), f"singular values, {method.name}"):
+        reading = one_example(model, images[i : i + 1], method)
+        start_name = start or output_layer(reading.graph)
+        names = layers or reached_layers(reading, method, start_name)[1:]
+        own = jax.random.fold_in(key, i)
+        for op in chains(reading, method, start_name, names):
+            values, products = _leading(op, k, own)
+            ratio = float(values[0] / values[1]) if len(values) > 1 and values[1] > 0 else None
+            rounding = 10 * float(jnp.finfo(op.dtype).eps)
+            rows.append(
+                {
+                    "method": method.name,
+                    "start": start_name,
+                    "layer": op.stop,
+                    "image": i,
+                    "values": values.tolist(),
+                    "ratio": ratio,
+                    "resolved": ratio is not None and ratio < 1 / rounding,
+                    "products": products,
+                }
+            )
+    return SingularValues({"images": len(images), "k": k, "key": key_text(key)}, rows)
+
+
+def _leading(op: ChainOperator, k: int, key: jax.Array) -> tuple[np.ndarray, int]:
+    """The k leading singular values, from the largest, and how many products they took."""
+    least = min(op.shape)
+    if least <= _PER_VALUE * k:
+        return _of_dense(op, k), least
+    count = 0
+    for steps in (5 * k, 10 * k, 20 * k):
+        if steps >= least:
+            break
+        count += 2 * steps
+        bidiagonal, left = (np.asarray(a, np.float64) for a in _bidiagonal(op, key, steps))
+        if not np.isfinite(bidiagonal).all():  # the first vector's Krylov space was exhausted
+            break
+        u, values, _ = np.linalg.svd(bidiagonal)
+        # How far Z^T u is from sigma v, of unit vectors u and v (Golub and Kahan 1965).
+        missed = left * np.abs(u[-1, :k])
+        rounding = 10 * np.finfo(op.dtype).eps * values[0]
+        if (missed <= np.maximum(_TOLERANCE * values[:k], rounding)).all():
+            return values[:k], count
+    try:
+        return _of_dense(op, k), count + least
+    except ValueError as error:
+        raise ValueError(
+            f"The singular values of Z from {op.start!r} to {op.stop!r} did not converge: ask for "
+            "fewer, or use lrpjax.convergence.lyapunov."
+        ) from error
+
+
+@partial(jax.jit, static_argnums=2)
+def _bidiagonal(op: ChainOperator, key: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
+    """The upper bidiagonal B of Z = U B V^T after some steps, and the length of what is left."""
+    precision = jnp.zeros(()).dtype  # matfree's, whatever the model's
+    multiply = lambda v: op.matvec(v.astype(op.dtype)).astype(precision)
+    found = bidiag(steps)(multiply, jax.random.normal(key, op.shape[1:], precision))
+    return found.J_small, jnp.linalg.norm(found.residual)
+
+
+def _of_dense(op: ChainOperator, k: int) -> np.ndarray:
+    return np.linalg.svd(np.asarray(op.dense(), np.float64), compute_uv=False)[:k]
+
+
+def lyapunov(
+    model: Callable,
+    images: Any,
+    method: str | Method,
+    *,
+    key: jax.Array,
+    start: str | None = None,
+    stop: str = "input",
+    k: int = 2,
+) -> Lyapunov:
+    """The growth of the k leading directions of Z, link by link: the rate of convergence.
+
+    At each link the directions are multiplied by its Z^T and made orthonormal again: Y = Q R, and
+    the logarithms of diag R add up (Benettin et al. 1980). Down and up the chain again and again,
+    the first directions become the singular vectors of the whole, and the sums the logarithms of
+    its singular values, whatever their ratio; one link alone resolves ratios up to 1e7 in float32.
+    images: a batch (N, ...). Raises as `lrpjax.chain` does, and ValueError where no chain of links
+    leads to `stop` (it lies inside of a residual block).
+    """
+    method = resolve_chain(method, model)
+    _at_least("k", k, 1)
+    rows = []
+    for i in track(range(len(images)), f"Lyapunov exponents, {method.name}"):
+        reading = one_example(model, images[i : i + 1], method)
+        start_name = start or output_layer(reading.graph)
+        chain = links(reading, method, start_name, stop)
+        if not chain:
+            raise ValueError(f"Between {start_name!r} and {stop!r} there is nothing to multiply.")
+        growths, resolved = _growths(chain, k, jax.random.fold_in(key, i))
+        for n, op in enumerate(chain):
+            total = growths[: n + 1].sum(0)
+            row = {"method": method.name, "start": start_name, "layer": op.stop, "image": i}
+            row |= {"growth": growths[n].tolist(), "gap": _gap(growths[n])}
+            row |= {"total": total.tolist(), "total_gap": _gap(total)}
+            rows.append({**row, "resolved": resolved[: n + 1].all(0).tolist()})
+    return Lyapunov({"images": len(images), "k": k, "key": key_text(key)}, rows)
+
+
+def _growths(
+    chain: Sequence[ChainOperator], k: int, key: jax.Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of diag R at each link (links, k), and whether they stand above rounding."""
+    columns = min(k + _OVERSAMPLING, *(n for op in chain for n in op.shape))
+    k = min(k, columns)
+    q, _ = jnp.linalg.qr(jax.random.normal(key, (chain[0].shape[0], columns), chain[0].dtype))
+    before = None
+    for _ in range(_SWEEPS):
+        growths, resolved = [], []
+        for op in chain:
+            q, growth, above = _stretched(op.rmatmat(q))
+            growths.append(np.asarray(growth, np.float64)[:k])
+            resolved.append(np.asarray(above)[:k])
+        total = np.sum(growths, 0)
+        if before is not None and np.abs(total - before).max() < _SETTLED:
+            break
+        before = total
+        for op in reversed(chain):
+            q, _, _ = _stretched(op.matmat(q))
+    return np.stack(growths), np.stack(resolved)
+
+
+@jax.jit
+def _stretched(y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Y = Q R: Q, log |diag R| and whether each is more than the rounding of its column of Y."""
+    q, r = jnp.linalg.qr(y)
+    rounding = 4 * jnp.finfo(y.dtype).eps * jnp.linalg.norm(y, axis=0)
+    floor = jnp.maximum(rounding, jnp.finfo(y.dtype).tiny)
+    diagonal = jnp.abs(jnp.diagonal(r))
+    return q, jnp.log(jnp.maximum(diagonal, floor)), diagonal > floor
+
+
+def _gap(growth: np.ndarray) -> float | None:
+    return float(growth[0] - growth[1]) if len(growth) > 1 else None
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
