@@ -1,5 +1,7 @@
 """Convergence: how fast a method's chain of relevance matrices forgets the later layers."""
 
+from .cone import Certificate as Certificate
+from .cone import certificate as certificate
 from .csc import CSC as CSC
 from .csc import csc as csc
 from .spectrum import Lyapunov as Lyapunov

@@ -190,14 +190,14 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
 
     parts = [jax.vmap(relevance)(drawn[i : i + at_once]) for i in range(0, vectors, at_once)]
     measured = [
-        one_minus_cosines(jnp.concatenate([_locations(graph, v, part[k]) for part in parts]))
+        one_minus_cosines(jnp.concatenate([locations(graph, v, part[k]) for part in parts]))
         for k, v in enumerate(values)
     ]
     outputs = [jnp.isfinite(env[v]).all() for v in graph.program.outputs]
     return measured, jnp.stack(outputs).all()
 
 
-def _locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
+def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
     """Relevance (V, *shape) of a value as (V, N, locations, channels)."""
     batch, feature = graph.axes.batch[value] or 0, graph.axes.feature[value]
     maps = jnp.moveaxis(maps, batch + 1, 1)
@@ -210,7 +210,7 @@ def _locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
 
 def _channels(graph: Graph, value: int) -> int:
     like = jax.ShapeDtypeStruct((2, *graph.program.shape(value)), jnp.float32)
-    return jax.eval_shape(partial(_locations, graph, value), like).shape[-1]
+    return jax.eval_shape(partial(locations, graph, value), like).shape[-1]
 
 
 def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:

@@ -1,0 +1,244 @@
+"""A certificate: by how much relevance of the later layers can change the map at all.
+
+For one example, with its activations and switches fixed, the maps of all non-negative relevance at
+a layer form a cone, and its widest angle is that of two extreme rays, the maps of single units. It
+is computed, not sampled, where these fit in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._results import Results
+from .._text import columns
+from ..chain import MEMORY, ChainOperator, chains, links, one_example
+from ..graph import Graph
+from ..method import Method
+from ..methods import resolve_chain
+from ..reading import Reading, output_layer, values_at
+from .csc import key_text, locations, one_minus_cosines
+from .rays import degrees, widest
+from .theorem import conditions, unit_name
+
+_PAIRS = 4e10  # of rays, over all locations, that are compared at most
+_CONFIDENCE = 0.99
+_ROUNDING = 1e-4  # of the two angles that are compared
+QUANTILES = (5, 25, 50, 75, 95, 99, 100)
+
+
+@dataclass(frozen=True)
+class Certificate(Results):
+    """Two rows, scope "map" and scope "location", and one of scope "link" for each link.
+
+    A row of the first two has method, start, layer, angle (the widest, in degrees, of the maps of
+    any two non-negative relevances; over the locations the worst), one_minus_cos (of it), pair (the
+    units it belongs to), place (the location), units (that send anything), exact (whether all of
+    them were compared; else angle holds for all but a share `beyond` of their pairs, with 99 %
+    confidence), quantiles (of the widest angle over the locations) and gaussian_share (of pairs of
+    Gaussian relevance, which has both signs, whose maps are no farther apart, up to sign).
+    For the links see `theorem.conditions`; the last of them is the whole chain.
+    `sentence` says it in words.
+    """
+
+    @property
+    def map(self) -> dict[str, Any]:
+        return next(row for row in self.rows if row["scope"] == "map")
+
+    @property
+    def location(self) -> dict[str, Any]:
+        return next(row for row in self.rows if row["scope"] == "location")
+
+    @property
+    def links(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["scope"] == "link"]
+
+    @property
+    def sentence(self) -> str:
+        return _sentence(self.map, self.location)
+
+    def __str__(self) -> str:
+        return f"{columns([_shown(row) for row in self.links])}\n\n{self.sentence}"
+
+
+def certificate(
+    model: Callable,
+    x: Any,
+    method: str | Method,
+    *,
+    key: jax.Array,
+    start: str | None = None,
+    stop: str = "input",
+    vectors: int = 40,
+    memory_limit: float = MEMORY,
+) -> Certificate:
+    """The widest angle between the maps at `stop` of any two non-negative relevances at `start`.
+
+    x: a batch of one. start: a layer (default: the model's output). Over the whole map, and at each
+    location over the channels, as `csc` measures it. vectors: how many Gaussian ones are drawn.
+    memory_limit: in bytes, of the matrix of rays; above, as many units as fit are drawn at random.
+    It holds for this example, with its activations as they are. Raises as `lrpjax.chain` does, and
+    ValueError where fewer than two units send anything to `stop`.
+    """
+    method = resolve_chain(method, model)
+    if vectors < 2:
+        raise ValueError(f"Angles are of pairs: vectors must be at least 2, got {vectors}.")
+    reading = one_example(model, x, method)
+    start = start or output_layer(reading.graph)
+    (op,) = chains(reading, method, start, [stop])
+    (value,) = values_at(reading.graph, start, [stop])
+    draw, gaussian, probe = jax.random.split(key, 3)
+    places = locations(reading.graph, value, jnp.zeros((1, *op.in_shapes[0])))
+    rays = _rays(op, places.shape[2], memory_limit, draw)
+    if len(rays.units) < 2:
+        raise ValueError(
+            f"Fewer than two units of {start!r} send relevance to {stop!r}: there is no angle."
+        )
+    gauss = op.rmatmat(jax.random.normal(gaussian, (op.shape[0], vectors), op.dtype)).T
+    rows = _angles(reading.graph, op, value, rays, gauss)
+    for row in rows:
+        row |= {"method": method.name, "start": start, "layer": stop}
+    parts = _links(reading, method, start, stop)
+    for part in [*parts, op] if len(parts) != 1 else parts:
+        rows.append({"scope": "link", **conditions(part, probe, memory_limit)})
+    return Certificate({"vectors": vectors, "key": key_text(key)}, rows)
+
+
+def _links(reading: Reading, method: Method, start: str, stop: str) -> list[ChainOperator]:
+    """The links of the chain, or none where it has none."""
+    try:
+        return links(reading, method, start, stop)
+    except ValueError:
+        return []
+
+
+class Rays(NamedTuple):
+    """The maps (units, n_in) of single units of a layer, and whether all that send any are there."""
+
+    units: np.ndarray
+    maps: jax.Array
+    complete: bool
+
+
+def _rays(op: ChainOperator, places: int, memory_limit: float, key: jax.Array) -> Rays:
+    """Of all units, or of as many as can be held and compared, drawn at random."""
+    n_out, n_in = op.shape
+    fits = int(memory_limit // (n_in * jnp.dtype(op.dtype).itemsize))
+    most = max(2, min(n_out, fits, int((_PAIRS / places) ** 0.5)))
+    if most < n_out:
+        units = np.sort(np.asarray(jax.random.permutation(key, n_out))[:most])
+        chunks = [units[i : i + op.chunk] for i in range(0, most, op.chunk)]
+        one_hot = lambda numbers: jax.nn.one_hot(numbers, n_out, axis=0, dtype=op.dtype)
+        maps = jnp.concatenate([op.rmatmat(one_hot(chunk)).T for chunk in chunks])
+    else:
+        units, maps = np.arange(n_out), op.dense(memory_limit=memory_limit)
+    sending = np.asarray(jnp.any(maps != 0, 1))
+    return Rays(units[sending], maps[sending], most >= n_out)
+
+
+def _angles(
+    graph: Graph, op: ChainOperator, value: int, rays: Rays, gauss: jax.Array
+) -> list[dict[str, Any]]:
+    """The rows of the whole map and of the locations."""
+    at_places = lambda maps: locations(graph, value, maps.reshape(-1, *op.in_shapes[0]))[:, 0]
+    whole = {"map": (rays.maps[None], gauss[:, None])}
+    local = {"location": (jnp.moveaxis(at_places(rays.maps), 1, 0), at_places(gauss))}
+    rows = []
+    for scope, (sets, mixed) in (whole | local).items():
+        found = widest(sets)
+        apart = np.asarray(found.one_minus_cos, np.float64)
+        if np.isnan(apart).all():
+            raise ValueError(f"At no location of {op.stop!r} do two units of {op.start!r} meet.")
+        worst = int(np.nanargmax(apart))
+        pair = [rays.units[int(p[worst])] for p in (found.first, found.second)]
+        drawn = np.asarray(one_minus_cosines(mixed), np.float64)  # (pairs, sets)
+        counted = ~np.isnan(drawn) & ~np.isnan(apart)
+        inside = (drawn <= apart * (1 + _ROUNDING))[counted]
+        angles = degrees(apart[~np.isnan(apart)])
+        quantiles = zip(QUANTILES, np.percentile(angles, QUANTILES), strict=True)
+        rows.append(
+            {
+                "scope": scope,
+                "angle": float(angles.max()),
+                "one_minus_cos": float(apart[worst]),
+                "pair": [unit_name(op.start, unit, op.out_shape) for unit in pair],
+                "place": _place(graph, value, worst) if scope == "location" else None,
+                "places": len(angles),
+                "units": len(rays.units),
+                "exact": rays.complete and bool(apart[worst] <= 1),
+                "beyond": None if rays.complete else _beyond(len(rays.units)),
+                "quantiles": {str(q): float(angle) for q, angle in quantiles},
+                "gaussian_share": float(inside.mean()) if inside.size else None,
+            }
+        )
+    return rows
+
+
+def _beyond(units: int) -> float:
+    """The share of pairs that may be farther apart than the widest of units // 2 drawn ones: a
+    larger share p would have left none among them with probability (1 - p)^(units // 2) < 1 %."""
+    return 1 - (1 - _CONFIDENCE) ** (1 / (units // 2))
+
+
+def _place(graph: Graph, value: int, number: int) -> list[int]:
+    """The location of that number, as its place along the axes of space."""
+    shape, axes = graph.program.shape(value), graph.axes
+    apart = (axes.batch[value] or 0, axes.feature[value])
+    space = [n for axis, n in enumerate(shape) if axis not in apart]
+    return [int(i) for i in np.unravel_index(number, space)] if apart[1] is not None else []
+
+
+def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
+    start, stop = whole["start"], whole["layer"]
+    parts = [f"the whole map within {whole['angle']:.2g} degrees"]
+    if local["places"] > 1:
+        parts.insert(
+            0,
+            f"each location keeps its direction within {local['angle']:.2g} degrees (half of them "
+            f"within {local['quantiles']['50']:.2g})",
+        )
+    angles = " and ".join(parts)
+    if whole["one_minus_cos"] > 1:
+        a, b = whole["pair"]
+        claim = (
+            f"There is no bound for the whole map: what {a} and {b} send to {stop} is "
+            f"{whole['angle']:.0f} degrees apart"
+        )
+        if local["places"] > 1 and local["one_minus_cos"] <= 1:
+            claim += f", but whatever non-negative relevance {start} holds, {parts[0]}"
+    else:
+        claim = f"Whatever non-negative relevance {start} holds, at {stop} {angles}"
+    if whole["beyond"] is not None:
+        claim += (
+            f"; of {whole['units']} units drawn at random, so that with 99 % confidence at most "
+            f"{100 * whole['beyond']:.2g} % of the pairs of units are farther apart"
+        )
+    mixed = [
+        f"{100 * row['gaussian_share']:.0f} % {where}"
+        for row, where in ((local, "at a location"), (whole, "over the whole map"))
+        if row["gaussian_share"] is not None and (row is whole or row["places"] > 1)
+    ]
+    return (
+        f"{claim}. Of pairs of Gaussian relevance, which has both signs, {' and '.join(mixed)} are no "
+        "farther apart than that."
+    )
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    zero = f"{row['zero_columns']}" + (
+        f" ({row['zero_units'][0]}, ...)" if row["zero_units"] else ""
+    )
+    share = "" if row["overlap"] is None else f"{100 * row['overlap']:.0f} %"
+    number = lambda value: "" if value is None else f"{value:.4f}"
+    return {
+        "link": f"{row['start']} -> {row['layer']}",
+        "non-negative": row["non_negative"] + (f" ({row['negative']})" if row["negative"] else ""),
+        "zero columns": zero,
+        "overlapping": share + (f" (not {row['orthogonal']})" if row["orthogonal"] else ""),
+        "Birkhoff": number(row["birkhoff"]),
+    }
