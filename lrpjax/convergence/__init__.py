@@ -2,3 +2,5 @@
 
 from .csc import CSC as CSC
 from .csc import csc as csc
+from .simulation import Simulation as Simulation
+from .simulation import simulate as simulate

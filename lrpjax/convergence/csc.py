@@ -127,7 +127,7 @@ def csc(
         channels = _channels(graph, value)
         measured = {"method": method.name, "start": start_name, "layer": name}
         rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
-    settings = {"images": len(images), "vectors": vectors, "key": _key_text(key)}
+    settings = {"images": len(images), "vectors": vectors, "key": key_text(key)}
     return CSC(settings, rows)
 
 
@@ -234,6 +234,6 @@ def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:
     }
 
 
-def _key_text(key: jax.Array) -> list[int]:
+def key_text(key: jax.Array) -> list[int]:
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return np.asarray(data).tolist()
