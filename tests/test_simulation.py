@@ -151,7 +151,7 @@ def test_controls_do_not_converge(few):
     assert column(few, "permutation") == pytest.approx([start] * 17, abs=0.01)
     square = column(few, "square")
     assert square[0] == pytest.approx(start, abs=0.01)
-    # Each factor adds 1/128 to the mean squared cosine: |cos| = sqrt(2/pi 17/128) = 0.29 at most.
+    # Each factor adds 1/128 to the mean squared cosine: |cos| is near sqrt(2/pi 17/128) = 0.29.
     assert min(square) > 0.6
 
 

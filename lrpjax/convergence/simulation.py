@@ -8,7 +8,8 @@ The law of the rate: one factor of independent entries with mean m and variance 
 n dimensions shrinks 1 - cos of aligned vectors to about (s^2 / m^2) / n of what it was. With
 Gaussian W that is (pi (alpha^2 + beta^2) - 1) / n for alpha W+ + beta W-, and (pi/2 - 1) / n for
 |W|. It holds where the factor before summed over as many dimensions, so that the spread of the
-aligned vectors' own entries cancels, and for many output dimensions.
+aligned vectors' own entries cancels, and for many output dimensions. A law above 1 (alpha 10,
+n = 512) says that nothing converges.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ from .chains import ALPHAS, CASES, CONTROLS, DIMENSIONS, FAMILY, SQUARE, Measure
 from .csc import key_text
 
 PERCENTILES = (0, 25, 50, 75, 100)
-ALIGNED = (
-    1e-3  # mean 1 - |cos| before a factor, below which the law is stated: no pair is far apart
-)
+ALIGNED = 1e-3  # mean 1 - |cos| before a factor, below which no pair is far apart
 MANY = 32  # output dimensions: the law is a mean over them, and the image has 3
 RESOLVED = 1e-26  # float64 rounds unit vectors by some 1e-16, which enters 1 - |cos| squared
 
