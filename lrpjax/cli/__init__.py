@@ -1,4 +1,5 @@
-"""The command line: `lrpjax csc`, `attribute`, `plan`, `methods`, `patterns`, `train`."""
+"""The command line: `lrpjax csc`, `attribute`, `plan`, `methods`, `patterns`, `simulate`,
+`train`."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import warnings
 import typer
 from rich.console import Console
 
-from . import attribute, csc, describe, patterns, train
+from . import attribute, csc, describe, patterns, simulate, train
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
@@ -23,6 +24,7 @@ for _command in (
     describe.plan,
     describe.methods,
     patterns.patterns,
+    simulate.simulate,
     train.train,
 ):
     app.command()(_command)

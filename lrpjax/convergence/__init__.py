@@ -4,6 +4,8 @@ from .cone import Certificate as Certificate
 from .cone import certificate as certificate
 from .csc import CSC as CSC
 from .csc import csc as csc
+from .simulation import Simulation as Simulation
+from .simulation import simulate as simulate
 from .spectrum import Lyapunov as Lyapunov
 from .spectrum import SingularValues as SingularValues
 from .spectrum import lyapunov as lyapunov
