@@ -2,3 +2,5 @@
 
 from .csc import CSC as CSC
 from .csc import csc as csc
+from .pattern_spectrum import PatternSpectrum as PatternSpectrum
+from .pattern_spectrum import pattern_spectrum as pattern_spectrum
