@@ -32,6 +32,12 @@ def neuron_axes(core: Core) -> list[int]:
     return [*range(stacked), *range(start, start + own)]
 
 
+def is_stack(op: Linear) -> bool:
+    """Whether it is several matrix products side by side."""
+    eqn = core_of(op).eqn
+    return eqn.name == "dot_general" and bool(eqn.params["dimension_numbers"][1][0])
+
+
 def kernel(op: Linear, w: jax.Array) -> jax.Array:
     """Weights w, in the layer's own layout, as (*taps, inputs, outputs): z = sum over taps of x W.
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .kernels import input_labels, label_outputs
+from .kernels import input_labels, is_stack, label_outputs
 from .layers import Graph, Layer
 from .ops import Linear
 from .program import run
@@ -30,7 +30,8 @@ class Wiring:
     before: the layer with weights whose outputs come here through passing layers alone, or None.
     feature: the number, from 1, of a column of that layer's kernel or, where there is none, of a
     feature of the map that the input was flattened from; None if no axis is known to be features.
-    places: the position on this map, from 1, along each of its other axes.
+    places: the position on this map, from 1, along each of its other axes; none for a stack of
+    products, whose inputs are apart in any case.
     A number 0 is padding.
     """
 
@@ -45,7 +46,7 @@ def wiring(graph: Graph, env: Mapping[int, Any], op: Linear, ops: Mapping[str, L
     env: every value of the program. Under `jax.jit` only constants among them are computed.
     """
     source, between = _passed(graph, op.layer)
-    moves = []  # behind the map: they only move values
+    moves: list[tuple[Layer, int]] = []  # behind the map: they only move values
     while between and between[-1][0].kind == "structure":
         moves.insert(0, between.pop())
     value = moves[0][0].inputs[0] if moves else op.layer.inputs[0]
@@ -61,7 +62,9 @@ def wiring(graph: Graph, env: Mapping[int, Any], op: Linear, ops: Mapping[str, L
         before = None
         numbers = None if axis is None else _along(env[value], axis)
     others = [i for i in range(env[value].ndim) if i not in (axis, batch)]
-    places = [] if axis is None else [_along(env[value], i) for i in others]
+    if axis is None or is_stack(op):
+        others = []
+    places = [_along(env[value], i) for i in others]
 
     def arrive(labels: jax.Array) -> jax.Array:
         for layer, out in moves:
@@ -78,7 +81,8 @@ def _passed(graph: Graph, layer: Layer) -> tuple[Layer | None, list[tuple[Layer,
     Before them, what does not: a layer with weights, one that joins paths, or None for the input.
     """
     made = {value: layer for layer in graph.layers for value in layer.outputs}
-    value, passed = layer.inputs[0], []
+    value = layer.inputs[0]
+    passed: list[tuple[Layer, int]] = []
     while (maker := made.get(value)) is not None and _passes(maker):
         passed.insert(0, (maker, value))
         (value,) = maker.inputs
@@ -86,7 +90,7 @@ def _passed(graph: Graph, layer: Layer) -> tuple[Layer | None, list[tuple[Layer,
 
 
 def _passes(layer: Layer) -> bool:
-    if layer.kind == "sum" and layer.primitive == "cumsum":
+    if layer.kind == "sum" and layer.detail.core.name == "cumsum":
         return False
     return len(layer.inputs) == 1 and layer.kind in ("activation", "max_pool", "sum", "structure")
 

@@ -33,8 +33,7 @@ def pattern_spectrum(result: PatternSpectrum) -> Figure:
         ("layer", "W*A", _PRODUCT),
         ("full", "A", _PATTERN),
     ):
-        ratios = {row["layers"][0]: row["ratio"] for row in result.select(part, matrix)}
-        _draw(left, [ratios[name] for name in names], style)
+        _draw(left, [row["ratio"] for row in result.select(part, matrix)], style)
     _finish(left, names, "layer by layer: the matrices of the centre tap")
     left.set_ylabel("$\\sigma_1 / \\sigma_2$: how much one direction dominates")
 
@@ -54,7 +53,7 @@ def _product(result: PatternSpectrum, matrix: str) -> str:
     found = [row["log10_links"] for row in result.summary if row["matrix"] == matrix]
     if len(found) != 1 or found[0] is None:
         return name
-    return f"{name}: in all {10 ** found[0]:.2g}"
+    return f"{name}: product of all {10 ** found[0]:.3g}"
 
 
 def _draw(panel: Axes, ratios: list[float | None], style: dict, jumps: Sequence[int] = ()) -> None:
