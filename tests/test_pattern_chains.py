@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 from oracle_spectrum import found, link, random_patterns, ratio
 
@@ -136,6 +137,29 @@ def test_a_flattened_image_of_unknown_axes_is_one_matrix(getkey):
     x = jax.random.normal(getkey(), (2, 6, 6))
     result = pattern_spectrum(model, x, random_patterns(model, x, getkey))
     assert result.select("layer", "W")[0]["shape"] == [36, 5]
+
+
+def test_heads_are_features_and_not_places(getkey):
+    """Multi-head attention: its last product contracts heads and what each holds."""
+    attention = nnx.MultiHeadAttention(
+        2, 4, decode=False, deterministic=True, param_dtype=float, rngs=nnx.Rngs(0)
+    )
+    x = jax.random.normal(getkey(), (2, 3, 4))
+    result = pattern_spectrum(attention, x, random_patterns(attention, x, getkey))
+    shapes = {row["layers"][0]: row["shape"] for row in result.select("layer", "W")}
+    assert shapes == {name: [4, 4] for name in ("query", "key", "value", "out")}
+    assert result.summary == []
+
+
+def test_several_output_axes_are_numbered_together(getkey):
+    w = {"a": jax.random.normal(getkey(), (4, 2, 3)), "b": jax.random.normal(getkey(), (3, 2, 5))}
+    hidden = lambda x: jax.nn.relu(jnp.einsum("ni,ijk->njk", x, w["a"]))
+    model = lambda x: jnp.einsum("njk,kjo->no", hidden(x), w["b"])
+    x = jax.random.normal(getkey(), (2, 4))
+    result = pattern_spectrum(model, x, random_patterns(model, x, getkey))
+    a, b = w["a"].reshape(4, 6), w["b"].swapaxes(0, 1).reshape(6, 5)
+    close(found(result, "layer", "W"), [ratio(a), ratio(b)])
+    close(found(result, "link", "W"), [ratio(link(np.asarray(a), np.asarray(b)))])
 
 
 def test_a_grouped_convolution_is_block_diagonal(getkey):

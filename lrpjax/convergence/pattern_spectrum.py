@@ -116,7 +116,9 @@ def pattern_spectrum(model: Callable, x: Any, patterns: Patterns) -> PatternSpec
             f"The patterns were fitted on other weights of {listed(other)}: fit them on this very "
             "model with lrpjax.patterns.fit."
         )
-    rows_read = {name: _rows_read(layer["wiring"]) for name, layer in layers.items()}
+    rows_read = {
+        name: _rows_read(layer["wiring"], layer["W"].shape[-2]) for name, layer in layers.items()
+    }
     before = _consecutive(layers, rows_read)
     rows = []
     for matrix in MATRICES:
@@ -155,17 +157,15 @@ def _layers(graph: Graph, consts: list, leaves: list, patterns: Patterns) -> dic
     }
 
 
-def _rows_read(found: Wiring) -> np.ndarray | None:
+def _rows_read(found: Wiring, inputs: int) -> np.ndarray:
     """The rows of a kernel that read the centre of the map, in the order of its features.
 
-    None for all of them, where none is known to read a feature.
+    All of them, where they read one feature or none is known.
     """
-    if found.feature is None:
-        return None
-    feature = np.asarray(found.feature)
+    feature = np.ones(inputs) if found.feature is None else np.asarray(found.feature)
     central = feature > 0
-    if not central.any():
-        return None
+    if len(np.unique(feature[central])) < 2:
+        return np.arange(inputs)
     for place in map(np.asarray, found.places):
         occupied = np.unique(place[central])
         central &= place == occupied[len(occupied) // 2]
@@ -173,12 +173,12 @@ def _rows_read(found: Wiring) -> np.ndarray | None:
     return chosen[np.argsort(feature[chosen], kind="stable")]
 
 
-def _centre(kernel: jax.Array, rows: np.ndarray | None) -> np.ndarray:
-    tap = np.asarray(kernel[tuple(n // 2 for n in kernel.shape[:-2])], np.float64)
-    return tap if rows is None else tap[rows]
+def _centre(kernel: jax.Array, rows: np.ndarray) -> np.ndarray:
+    tap = kernel[tuple(n // 2 for n in kernel.shape[:-2])]
+    return np.asarray(tap, np.float64)[rows]
 
 
-def _consecutive(layers: dict[str, dict], rows_read: dict[str, Any]) -> dict[str, str]:
+def _consecutive(layers: dict[str, dict], rows_read: dict[str, np.ndarray]) -> dict[str, str]:
     """The layer before each that has one whose outputs are its rows, each once."""
     before = {}
     for name, layer in layers.items():

@@ -6,6 +6,7 @@ to be guessed: a flatten, a transpose or a channel shuffle moves them as it move
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +51,7 @@ def wiring(graph: Graph, env: Mapping[int, Any], op: Linear, ops: Mapping[str, L
     while between and between[-1][0].kind == "structure":
         moves.insert(0, between.pop())
     value = moves[0][0].inputs[0] if moves else op.layer.inputs[0]
-    axis, batch = graph.axes.feature[value], graph.axes.batch[value]
+    shape, features = env[value].shape, graph.axes.features[value]
 
     numbers = None
     before = source.name if source is not None and source.name in ops else None
@@ -60,11 +61,11 @@ def wiring(graph: Graph, env: Mapping[int, Any], op: Linear, ops: Mapping[str, L
             numbers = None if numbers is None else _through(graph, env, layer, out, numbers)
     if numbers is None:
         before = None
-        numbers = None if axis is None else _along(env[value], axis)
-    others = [i for i in range(env[value].ndim) if i not in (axis, batch)]
-    if axis is None or is_stack(op):
-        others = []
-    places = [_along(env[value], i) for i in others]
+        numbers = _numbered(env[value], features) if features else None
+    others = set(range(len(shape))) - {*features, graph.axes.batch[value]}
+    if not features or is_stack(op):
+        others = set()
+    places = [_numbered(env[value], (i,)) for i in sorted(others)]
 
     def arrive(labels: jax.Array) -> jax.Array:
         for layer, out in moves:
@@ -116,9 +117,11 @@ def _without(array: jax.Array, axis: int) -> tuple[int, ...]:
     return array.shape[:axis] + array.shape[axis + 1 :]
 
 
-def _along(like: jax.Array, axis: int) -> jax.Array:
-    """1, 2, 3, ... along an axis."""
-    return _spread(jnp.arange(1, like.shape[axis] + 1, dtype=like.dtype), like.shape, axis)
+def _numbered(like: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """1, 2, 3, ... along some axes together."""
+    shape = [n if i in axes else 1 for i, n in enumerate(like.shape)]
+    numbers = jnp.arange(1, 1 + math.prod(shape), dtype=like.dtype)
+    return jnp.broadcast_to(numbers.reshape(shape), like.shape)
 
 
 def _spread(vector: jax.Array, shape: tuple[int, ...], axis: int) -> jax.Array:
