@@ -65,7 +65,7 @@ def _draw(panel: Axes, ratios: list[float | None], style: dict, jumps: Sequence[
 
 def _finish(panel: Axes, ticks: list[str], title: str) -> None:
     many = len(ticks) > _FEW_LAYERS
-    size = max(3.5, 160 / len(ticks)) if many else None
+    size = max(3.5, min(9, 160 / max(1, len(ticks))))
     panel.set_xticks(range(len(ticks)), ticks, fontsize=size, ha="center" if many else "right")
     panel.tick_params("x", rotation=90 if many else 40)
     panel.set_yscale("log")
