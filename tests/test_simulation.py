@@ -11,7 +11,7 @@ import pytest
 from matplotlib.text import Text
 
 import lrpjax as lrp
-from lrpjax.convergence import chains, simulation
+from lrpjax.convergence import random_chains, simulation
 from lrpjax.convergence.simulation import Simulation
 
 # 1 - |u.v| rounds to 1e-16 for each pair. Sums of 4096 products in another order differ by 1e-14,
@@ -82,7 +82,7 @@ def plain_mean(relevance):
 def test_agrees_with_explicit_matrices(small):
     vectors = 6
     result = lrp.convergence.simulate(key=jax.random.key(3), repetitions=1, vectors=vectors)
-    rng = chains.generators(result.settings["key"], 0)[0]
+    rng = random_chains.generators(result.settings["key"], 0)[0]
     start = rng.standard_normal((vectors, small[0]))
     relevance = dict.fromkeys(REFERENCE, start)
     for step, dimension in enumerate(small):
@@ -101,7 +101,7 @@ def test_agrees_with_explicit_matrices(small):
 def test_controls_agree_with_explicit_matrices():
     vectors, key = 4, jax.random.key(3)
     result = lrp.convergence.simulate(key=key, repetitions=1, vectors=vectors)
-    _, square, permutation = chains.generators(result.settings["key"], 0)
+    _, square, permutation = random_chains.generators(result.settings["key"], 0)
     r, p = (rng.standard_normal((vectors, 128)) for rng in (square, permutation))
     for _ in range(16):
         r = r @ square.standard_normal((128, 128)).T
@@ -118,8 +118,8 @@ def test_small_angles_zero_vectors_and_signs():
     unit = np.stack([base, -np.cos(angle) * base - np.sin(angle) * other, np.zeros(500)])
     alive = np.array([True, True, False])
     # Entries of 0.04 round by 1e-17 or less, against differences of 4e-13: relative 1e-4.
-    assert chains.mean_distance(unit, alive) == pytest.approx(angle**2 / 2, rel=1e-4)
-    assert np.isnan(chains.mean_distance(unit, np.array([True, False, False])))
+    assert random_chains.mean_distance(unit, alive) == pytest.approx(angle**2 / 2, rel=1e-4)
+    assert np.isnan(random_chains.mean_distance(unit, np.array([True, False, False])))
 
 
 def test_rows_are_the_networks(few):
@@ -135,7 +135,7 @@ def test_rows_are_the_networks(few):
 def test_ordering_of_the_cases(few):
     end = lambda case, step: column(few, case)[step]
     for step in range(3, 9):
-        ordered = ["positive", "non-negative", *chains.FAMILY]
+        ordered = ["positive", "non-negative", *random_chains.FAMILY]
         values = [end(case, step) for case in ordered]
         assert values == sorted(values) and len(set(values)) == len(values)
     for step in range(17):
@@ -158,7 +158,7 @@ def test_controls_do_not_converge(few):
 def test_the_rate_law(few):
     """Each factor's rate is one draw's: with 512 outputs, and 3 repetitions, within a fifth."""
     stated = [row for row in few.rows if row["law"] is not None and row["rate"] is not None]
-    assert {"positive", "stochastic", *chains.FAMILY[:3]} <= {row["case"] for row in stated}
+    assert {"positive", "stochastic", *random_chains.FAMILY[:3]} <= {row["case"] for row in stated}
     for row in stated:
         if row["summed"] == 512:
             assert row["rate"] == pytest.approx(row["law"], rel=0.2), row
@@ -181,7 +181,7 @@ def test_the_reference_table():
                 assert value / factor < found < value * factor, (case, step, found)
     # The three channels die together in a repetition or do not, so that its share scatters.
     assert 0.05 < column(result, "relu", "nan_share")[-1] < 0.5
-    for case in ("stochastic", "positive", "non-negative", *chains.FAMILY[:2]):
+    for case in ("stochastic", "positive", "non-negative", *random_chains.FAMILY[:2]):
         rows = [row for row in result.rows if row["case"] == case and row["summed"] == 512]
         ratios = [row["rate"] / row["law"] for row in rows if row["law"] and row["rate"]]
         assert np.mean(ratios) == pytest.approx(1, abs=0.05), (case, ratios)
@@ -210,9 +210,9 @@ def test_the_key_decides_and_repetitions_are_independent(small, monkeypatch):
 
 
 def test_chains_without_an_angle_are_none(monkeypatch, tmp_path):
-    dead = chains.Measured(np.array([0.5, np.nan]), np.array([3, 1]))
+    dead = random_chains.Measured(np.array([0.5, np.nan]), np.array([3, 1]))
     monkeypatch.setattr(chains, "DIMENSIONS", (4, 3))
-    names = (*chains.CASES, *chains.CONTROLS)
+    names = (*random_chains.CASES, *random_chains.CONTROLS)
     monkeypatch.setattr(simulation, "DIMENSIONS", (4, 3))
     monkeypatch.setattr(simulation, "SQUARE", (4, 3))
     monkeypatch.setattr(simulation, "measure", lambda *_, **__: dict.fromkeys(names, dead))
@@ -268,7 +268,7 @@ def test_the_command(run, tmp_path):
 
 
 def test_ctrl_c_keeps_what_is_finished(run, tmp_path, monkeypatch):
-    real = chains.measure
+    real = random_chains.measure
 
     def interrupted(seed, index, *, vectors):
         if index == 1:

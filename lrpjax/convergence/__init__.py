@@ -4,6 +4,8 @@ from .cone import Certificate as Certificate
 from .cone import certificate as certificate
 from .csc import CSC as CSC
 from .csc import csc as csc
+from .pattern_spectrum import PatternSpectrum as PatternSpectrum
+from .pattern_spectrum import pattern_spectrum as pattern_spectrum
 from .simulation import Simulation as Simulation
 from .simulation import simulate as simulate
 from .spectrum import Lyapunov as Lyapunov

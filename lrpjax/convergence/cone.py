@@ -118,7 +118,7 @@ def _links(reading: Reading, method: Method, start: str, stop: str) -> list[Chai
 
 
 class Rays(NamedTuple):
-    """The maps (units, n_in) of single units of a layer, and whether all that send any are there."""
+    """The maps (units, n_in) of single units of a layer, and whether all that send are there."""
 
     units: np.ndarray
     maps: jax.Array
@@ -224,8 +224,8 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
         if row["gaussian_share"] is not None and (row is whole or row["places"] > 1)
     ]
     return (
-        f"{claim}. Of pairs of Gaussian relevance, which has both signs, {' and '.join(mixed)} are no "
-        "farther apart than that."
+        f"{claim}. Of pairs of Gaussian relevance, which has both signs, {' and '.join(mixed)} are "
+        "no farther apart than that."
     )
 
 

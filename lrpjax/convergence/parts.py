@@ -5,8 +5,9 @@ shape are carried along, upper bounds of what is positive and of what is negativ
 
     P_j >= sum_i max(M_ji, 0),    N_j >= sum_i max(-M_ji, 0)
 
-A product with constants c takes P to c+ P + |c-| N, and N to c+ N + |c-| P; sums and moves take each
-to itself. Where N ends as zero, M is not negative. It costs a few propagations, whatever the size.
+A product with constants c takes P to c+ P + |c-| N, and N to c+ N + |c-| P; sums and moves take
+each to itself. Where N ends as zero, M is not negative. It costs a few propagations, whatever the
+size of the matrix.
 """
 
 from __future__ import annotations

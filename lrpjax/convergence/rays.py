@@ -1,7 +1,7 @@
 """Angles between the maps that single units send: the extreme rays of the cone of all maps.
 
-Relevance r >= 0 of n units gives the map sum_i r_i g_i, g_i what unit i alone sends. No two such maps
-are farther apart than two of the g_i are, if these are within 90 degrees of each other: the
+Relevance r >= 0 of n units gives the map sum_i r_i g_i, g_i what unit i alone sends. No two such
+maps are farther apart than two of the g_i are, if these are within 90 degrees of each other: the
 vectors within an angle of up to 90 degrees of one vector form a convex cone.
 """
 

@@ -27,8 +27,8 @@ from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from .._results import Results
-from .chains import ALPHAS, CASES, CONTROLS, DIMENSIONS, FAMILY, SQUARE, Measured, measure
 from .csc import key_text
+from .random_chains import ALPHAS, CASES, CONTROLS, DIMENSIONS, FAMILY, SQUARE, Measured, measure
 
 PERCENTILES = (0, 25, 50, 75, 100)
 ALIGNED = 1e-3  # mean 1 - |cos| before a factor, below which no pair is far apart

@@ -27,8 +27,8 @@ _WORK = 4e10  # terms in Birkhoff's coefficient, above which it is not computed
 def conditions(op: ChainOperator, key: jax.Array, memory_limit: float) -> dict[str, Any]:
     """One row for a link of the chain.
 
-    start, layer; non_negative: "yes" (proved for every entry), "no" or "unproven"; negative: an entry
-    below zero, in words; zero_columns: how many units send nothing, zero_units names some;
+    start, layer; non_negative: "yes" (proved for every entry), "no" or "unproven"; negative: an
+    entry below zero, in words; zero_columns: how many units send nothing, zero_units names some;
     overlap: the share of pairs of units (of some, with all others) that send to a common place;
     orthogonal: a pair that does not, in words; birkhoff: tanh(Delta / 4), 1.0 where Delta is
     infinite, or None where it was not computed or entries are negative.
@@ -92,13 +92,13 @@ def _sign(op: ChainOperator, memory_limit: float) -> tuple[str, str | None]:
         if math.prod(op.shape) * jnp.dtype(op.dtype).itemsize > memory_limit:
             return "unproven", None
         dense = np.asarray(op.dense(memory_limit=memory_limit))
-        sender, worst = np.unravel_index(dense.argmin(), dense.shape)
+        worst = int(dense.min(0).argmin())
         column = dense[:, worst]
-        if column[sender] >= 0:
+        if column.min() >= 0:
             return "yes", None
-    value = float(column.min())
     sender = unit_name(op.start, int(column.argmin()), op.out_shape)
-    return "no", f"{value:.2g} from {sender} to {unit_name(op.stop, worst, op.in_shapes[0])}"
+    receiver = unit_name(op.stop, worst, op.in_shapes[0])
+    return "no", f"{column.min():.2g} from {sender} to {receiver}"
 
 
 def _birkhoff(

@@ -1,6 +1,7 @@
 """A JAX function becomes a chain of named layers. Knows nothing of relevance."""
 
 from .coverage import covered as covered
+from .kernels import kernel as kernel
 from .layers import LINEAR as LINEAR
 from .layers import Graph as Graph
 from .layers import Layer as Layer
@@ -20,3 +21,5 @@ from .program import run as run
 from .program import single as single
 from .registry import REGISTERED as REGISTERED
 from .trace import trace as trace
+from .wiring import Wiring as Wiring
+from .wiring import wiring as wiring

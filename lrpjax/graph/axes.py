@@ -16,11 +16,14 @@ from .program import Eqn, Program
 class Axes:
     """For each input-dependent value, the positions of its batch and its feature axis or None.
 
+    features: all of its feature axes, such as heads and what each holds; never the spatial axes of
+    a convolution.
     mixes: the first equation that reduces over the batch axis, if any.
     """
 
     batch: dict[int, int | None]
     feature: dict[int, int | None]
+    features: dict[int, tuple[int, ...]]
     mixes: Eqn | None
 
 
@@ -29,6 +32,7 @@ def find_axes(program: Program) -> Axes:
     parent: dict[int, int] = {}
     labels: dict[int, tuple[int, ...]] = {}
     features: set[int] = set()
+    spatial: set[int] = set()
     inner: set[int] = set()  # spatial and contracted axes: never the batch
     reductions: list[tuple[Eqn, int]] = []
 
@@ -53,6 +57,8 @@ def find_axes(program: Program) -> Axes:
             dims = p["dimension_numbers"]
             features.update((held[dims.lhs_spec[1]], out[dims.out_spec[1]]))
             inner.update(held[i] for i in dims.lhs_spec[1:])
+            spatial.update(held[i] for i in dims.lhs_spec[2:])
+            spatial.update(out[i] for i in dims.out_spec[2:])
             out[dims.out_spec[0]] = held[dims.lhs_spec[0]]
         elif eqn.name == "dot_general":
             (contract, batch) = p["dimension_numbers"]
@@ -108,13 +114,18 @@ def find_axes(program: Program) -> Axes:
     inner = {root(label) for label in inner}
     batch = {root(label) for label in batches} - inner
 
+    def positions(value: int, wanted: set[int]) -> tuple[int, ...]:
+        return tuple(i for i, label in enumerate(labels[value]) if root(label) in wanted)
+
     def position(value: int, wanted: set[int]) -> int | None:
-        found = [i for i, label in enumerate(labels[value]) if root(label) in wanted]
-        return found[-1] if found else None
+        return (None, *positions(value, wanted))[-1]
+
+    unplaced = features - batch - {root(label) for label in spatial}
 
     return Axes(
         batch={value: position(value, batch) for value in labels},
         feature={value: position(value, features - batch) for value in labels},
+        features={value: positions(value, unplaced) for value in labels},
         mixes=next((eqn for eqn, label in reductions if root(label) in batch), None),
     )
 

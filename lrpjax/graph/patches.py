@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .kernels import core_of, neuron_axes
 from .ops import Core, Linear
 from .program import evaluate
 
@@ -21,7 +22,7 @@ ROWS = 1024  # patches at once: they stay in a processor's cache
 
 def fan_in(op: Linear) -> tuple[int, ...]:
     """The axes of W that a neuron sums over."""
-    core = _core(op)
+    core = core_of(op)
     if core.eqn.name == "conv_general_dilated":
         return tuple(core.eqn.params["dimension_numbers"].rhs_spec[1:])
     return tuple(core.eqn.params["dimension_numbers"][0][core.side])
@@ -44,7 +45,7 @@ def grid(op: Linear, patches: int | None, turn: jax.Array) -> Grid | None:
 
     None where that is all of them: a product, a small map, or patches None.
     """
-    core = _core(op)
+    core = core_of(op)
     if patches is None or not _is_plain_convolution(core):
         return None
     places = [core.z_like.shape[i] for i in core.eqn.params["dimension_numbers"].out_spec[2:]]
@@ -66,7 +67,7 @@ def on_grid(op: Linear, values: jax.Array, grid: Grid | None) -> jax.Array:
     values = _at_core(op, values)
     if grid is None:
         return values
-    axes = _core(op).eqn.params["dimension_numbers"].out_spec[2:]
+    axes = core_of(op).eqn.params["dimension_numbers"].out_spec[2:]
     for axis, s, count, offset in zip(axes, grid.strides, grid.counts, grid.offsets, strict=True):
         place = jnp.arange(values.shape[axis]) - offset
         upon = (place % s == 0) & (place >= 0) & (place < s * count)
@@ -76,7 +77,7 @@ def on_grid(op: Linear, values: jax.Array, grid: Grid | None) -> jax.Array:
 
 def neuron_sums(op: Linear, values: jax.Array) -> jax.Array:
     """Sums over positions of values from `on_grid`: W's axes, 1 along `fan_in`."""
-    kept = _neuron_axes(_core(op), values.ndim)
+    kept = neuron_axes(core_of(op))
     sums = values.sum([i for i in range(values.ndim) if i not in kept])
     return jnp.expand_dims(sums, fan_in(op))
 
@@ -88,7 +89,7 @@ def patch_sums(
 
     x: the layer's input; values: arrays from `on_grid`.
     """
-    core = _core(op)
+    core = core_of(op)
     x = core.before(x)
     if _is_plain_convolution(core):
         return list(_convolution_sums(core, x, jnp.stack(values), grid))
@@ -98,28 +99,10 @@ def patch_sums(
     return [transposed(v)[0] for v in values]
 
 
-def _core(op: Linear) -> Core:
-    if op.core is None:
-        raise ValueError(f"The layer {op.layer.name!r} only scales its input: it has no neurons.")
-    return op.core
-
-
 def _at_core(op: Linear, values: jax.Array) -> jax.Array:
     """Values of the layer's output in the arrangement of the convolution's or product's own."""
-    core = _core(op)
+    core = core_of(op)
     return jax.linear_transpose(core.after, core.z_like)(values.astype(core.z_like.dtype))[0]
-
-
-def _neuron_axes(core: Core, rank: int) -> list[int]:
-    if core.eqn.name == "conv_general_dilated":
-        return [core.eqn.params["dimension_numbers"].out_spec[1]]
-    contract, batch = core.eqn.params["dimension_numbers"]
-    shapes = [len(contract[s]) + len(batch[s]) for s in (0, 1)]
-    batches = len(batch[0])
-    free = rank - batches
-    own = len(core.w_shape) - shapes[core.side]
-    start = batches if core.side == 0 else batches + free - own
-    return [*range(batches), *range(start, start + own)]
 
 
 def _is_plain_convolution(core: Core) -> bool:

@@ -14,6 +14,7 @@ from .heatmaps import heatmap as heatmap
 from .heatmaps import normalise as normalise
 from .heatmaps import sheet as sheet
 from .simulated import simulation as simulation
+from .spectra import pattern_spectrum as pattern_spectrum
 
 if TYPE_CHECKING:
     from ..convergence import CSC
