@@ -44,9 +44,9 @@ def column(result, case, name="one_minus_mean"):
 def small(monkeypatch):
     """Chains that take no time, whose factors are cut into blocks with a remainder."""
     dimensions = (90, 120, 120, *[70] * 12, 40, 3)
-    for module in (chains, simulation):
+    for module in (random_chains, simulation):
         monkeypatch.setattr(module, "DIMENSIONS", dimensions)
-    monkeypatch.setattr(chains, "_BLOCK", 2500)
+    monkeypatch.setattr(random_chains, "_BLOCK", 2500)
     return dimensions
 
 
@@ -203,7 +203,7 @@ def test_the_key_decides_and_repetitions_are_independent(small, monkeypatch):
     quantiles = column(three, "vanilla", "quantiles")[4]
     assert list(quantiles) == ["0", "25", "50", "75", "100"]
     assert quantiles["0"] <= column(one, "vanilla")[4] <= quantiles["100"]
-    monkeypatch.setattr(chains, "_BLOCK", 2**18)  # how a factor is cut changes nothing
+    monkeypatch.setattr(random_chains, "_BLOCK", 2**18)  # how a factor is cut changes nothing
     for case in REFERENCE:
         whole = column(simulate(5, repetitions=1), case)
         assert whole == pytest.approx(column(one, case), abs=EXACT)
@@ -211,7 +211,7 @@ def test_the_key_decides_and_repetitions_are_independent(small, monkeypatch):
 
 def test_chains_without_an_angle_are_none(monkeypatch, tmp_path):
     dead = random_chains.Measured(np.array([0.5, np.nan]), np.array([3, 1]))
-    monkeypatch.setattr(chains, "DIMENSIONS", (4, 3))
+    monkeypatch.setattr(random_chains, "DIMENSIONS", (4, 3))
     names = (*random_chains.CASES, *random_chains.CONTROLS)
     monkeypatch.setattr(simulation, "DIMENSIONS", (4, 3))
     monkeypatch.setattr(simulation, "SQUARE", (4, 3))

@@ -26,7 +26,7 @@ from .csc import key_text, locations, one_minus_cosines
 from .rays import degrees, widest
 from .theorem import conditions, unit_name
 
-_PAIRS = 4e10  # of rays, over all locations, that are compared at most
+_PAIRS = 1e10  # of rays, over all locations, that are compared at most
 _CONFIDENCE = 0.99
 _ROUNDING = 1e-4  # of the two angles that are compared
 QUANTILES = (5, 25, 50, 75, 95, 99, 100)
@@ -170,7 +170,7 @@ def _angles(
                 "place": _place(graph, value, worst) if scope == "location" else None,
                 "places": len(angles),
                 "units": len(rays.units),
-                "exact": rays.complete and bool(apart[worst] <= 1),
+                "exact": rays.complete and bool(apart[worst] <= 1 + _ROUNDING),
                 "beyond": None if rays.complete else _beyond(len(rays.units)),
                 "quantiles": {str(q): float(angle) for q, angle in quantiles},
                 "gaussian_share": float(inside.mean()) if inside.size else None,
@@ -203,13 +203,13 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
             f"within {local['quantiles']['50']:.2g})",
         )
     angles = " and ".join(parts)
-    if whole["one_minus_cos"] > 1:
+    if whole["one_minus_cos"] > 1 + _ROUNDING:
         a, b = whole["pair"]
         claim = (
             f"There is no bound for the whole map: what {a} and {b} send to {stop} is "
             f"{whole['angle']:.0f} degrees apart"
         )
-        if local["places"] > 1 and local["one_minus_cos"] <= 1:
+        if local["places"] > 1 and local["one_minus_cos"] <= 1 + _ROUNDING:
             claim += f", but whatever non-negative relevance {start} holds, {parts[0]}"
     else:
         claim = f"Whatever non-negative relevance {start} holds, at {stop} {angles}"

@@ -49,10 +49,10 @@ def signed_sums(op: ChainOperator) -> Parts:
     Exact where no entry is a sum of terms of both signs. Raises Undecided where a rule does what
     cannot be followed.
     """
-    like = op.pull.func
-    ones = [Parts(jnp.ones(s.shape, s.dtype), jnp.zeros(s.shape, s.dtype)) for s in like.like]
+    replay: Any = op.pull.func
     (consts,) = op.pull.args
-    found = [_parts(out) for out in _run(ClosedJaxpr(like.jaxpr, consts), ones)]
+    ones = [Parts(jnp.ones(s.shape, s.dtype), jnp.zeros(s.shape, s.dtype)) for s in replay.like]
+    found = [_parts(out) for out in _run(ClosedJaxpr(replay.jaxpr, consts), ones)]
     join = lambda arrays: jnp.concatenate([a.ravel() for a in arrays])
     return Parts(join(f.plus for f in found), join(f.minus for f in found))
 
