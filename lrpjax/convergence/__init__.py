@@ -6,6 +6,8 @@ from .csc import CSC as CSC
 from .csc import csc as csc
 from .pattern_spectrum import PatternSpectrum as PatternSpectrum
 from .pattern_spectrum import pattern_spectrum as pattern_spectrum
+from .profile import Profile as Profile
+from .profile import profile as profile
 from .simulation import Simulation as Simulation
 from .simulation import simulate as simulate
 from .spectrum import Lyapunov as Lyapunov

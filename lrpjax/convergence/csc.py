@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ _BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless 
 class CSC(Results):
     """What was measured: one row for each method, injection layer and layer below it.
 
-    A row has method, start, layer, channels (the dimension of the vectors compared), median,
+    A row has method, start, layer, over, channels (the dimension of the vectors compared), median,
     one_minus_median (exact where the median rounds to 1), mean, quantiles {percentile: |cos|},
     one_minus_quantiles, baseline (the median for independent Gaussian vectors), count, and
     dropped (pairs without an angle because a vector was zero).
@@ -63,6 +63,7 @@ def csc(
     start: str | None = None,
     layers: Sequence[str] | None = None,
     vectors: int = 5,
+    over: Literal["location", "map"] = "location",
     chunk: int | None = None,
     progress: bool = False,
 ) -> CSC:
@@ -71,10 +72,13 @@ def csc(
     images: a batch (N, ...) as the model takes it. start: the layer at whose output the vectors
     are injected (default: the model's output). layers: where to measure (default: every layer
     below with weights, pooling or additions that relevance reaches, and the input). vectors: how
-    many Gaussian vectors an image gets; all their pairs count. chunk: how many are propagated at
+    many Gaussian vectors an image gets; all their pairs count. over: take cosines at each location
+    over the channels, or one over the whole map. chunk: how many are propagated at
     once (default: as many as keep the largest layer's relevance within 128 MiB).
     The same key gives the same vectors for an image whatever the chunk.
     """
+    if over not in ("location", "map"):
+        raise ValueError(f'Cosines are over a "location" or the "map", got over={over!r}.')
     if vectors < 2:
         raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
     if not hasattr(images, "shape") or len(images) == 0:
@@ -106,7 +110,7 @@ def csc(
             method,
             start_name,
             names,
-            (vectors, min(vectors, at_once)),
+            (vectors, min(vectors, at_once), over),
             reading.consts,
             images[index],
             jax.vmap(partial(jax.random.fold_in, key))(index),
@@ -121,8 +125,8 @@ def csc(
             pieces[name].append(np.asarray(distances)[:, :real].ravel())
     rows = []
     for name, value in zip(names, values, strict=True):
-        channels = _channels(graph, value)
-        measured = {"method": method.name, "start": start_name, "layer": name}
+        channels = _channels(graph, value, over)
+        measured = {"method": method.name, "start": start_name, "layer": name, "over": over}
         rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
     settings = {"images": len(images), "vectors": vectors, "key": key_text(key)}
     return CSC(settings, rows)
@@ -174,7 +178,7 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnums=(0, 2, 3, 4))
 def _measure(graph, method, start, names, sizes, consts, images, keys):
-    vectors, at_once = sizes
+    vectors, at_once, over = sizes
     env = environment(graph, consts, [images])
     propagate = chain(graph, method, env, below(graph, start))
     seed = checks.find_layer(graph, start).outputs[0]
@@ -190,7 +194,7 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
 
     parts = [jax.vmap(relevance)(drawn[i : i + at_once]) for i in range(0, vectors, at_once)]
     measured = [
-        one_minus_cosines(jnp.concatenate([locations(graph, v, part[k]) for part in parts]))
+        one_minus_cosines(jnp.concatenate([_compared(graph, v, part[k], over) for part in parts]))
         for k, v in enumerate(values)
     ]
     outputs = [jnp.isfinite(env[v]).all() for v in graph.program.outputs]
@@ -208,9 +212,15 @@ def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
     return maps.reshape(*maps.shape[:2], -1, maps.shape[-1])
 
 
-def _channels(graph: Graph, value: int) -> int:
+def _compared(graph: Graph, value: int, maps: jax.Array, over: str) -> jax.Array:
+    """The vectors (V, N, places, channels) whose cosines are taken."""
+    placed = locations(graph, value, maps)
+    return placed.reshape(*placed.shape[:2], 1, -1) if over == "map" else placed
+
+
+def _channels(graph: Graph, value: int, over: str) -> int:
     like = jax.ShapeDtypeStruct((2, *graph.program.shape(value)), jnp.float32)
-    return jax.eval_shape(partial(locations, graph, value), like).shape[-1]
+    return jax.eval_shape(lambda maps: _compared(graph, value, maps, over), like).shape[-1]
 
 
 def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:

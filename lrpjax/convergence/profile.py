@@ -1,0 +1,150 @@
+"""The spectrum of a method's chain beside its CSC, layer by layer: do they tell the same story?
+
+Two Gaussian vectors sent through a matrix with singular values s_1 >= s_2 >= ... come out at an angle
+that is, for small s_2 / s_1, (s_2 / s_1) |a - b| with a and b independent Cauchy variables: half of
+the pairs have 1 - |cos| below
+
+    2 (s_2 / s_1)^2
+
+where s_3 and what follows are small, and below somewhat more where not. Like is compared with like:
+over the whole map the singular values of the whole chain, and at a location those of the block that
+leads to its channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._progress import track
+from .._results import Results
+from ..chain import chains, one_example
+from ..graph import Graph
+from ..method import Method
+from ..methods import resolve_chain
+from ..reading import output_layer, values_at
+from .csc import csc, key_text, locations, reached_layers
+from .spectrum import lyapunov, singular_values
+
+_SKETCH = 64  # units of a chain above which blocks are known by as many Gaussian vectors
+
+
+@dataclass(frozen=True)
+class Profile(Results):
+    """One row for each layer: method, start, layer, and medians over images (and locations) of
+    map_ratio and location_ratio (sigma_1 / sigma_2), map_expected and location_expected (the
+    1 - |cos| that it leads to), map_csc and location_csc (the one measured: 1 - median |cos|), and
+    gap and total_gap (of `lyapunov`: of the link that ends here, and of all down to here; None
+    where no link ends). None for a ratio with a sigma_2 that is rounding.
+    """
+
+    def __add__(self, other: Profile) -> Profile:
+        return Profile({**self.settings, **other.settings}, self.rows + other.rows)
+
+    def plot(self) -> Any:
+        """The figure of `lrpjax.plots.profile`."""
+        from ..report import plots  # imports go downwards; this is a convenience on top
+
+        return plots.profile(self)
+
+
+def profile(
+    model: Callable,
+    images: Any,
+    method: str | Method,
+    *,
+    key: jax.Array,
+    start: str | None = None,
+    layers: Sequence[str] | None = None,
+    vectors: int = 20,
+) -> Profile:
+    """The singular values of Z from `start` to each layer, the growth by links, and CSC.
+
+    images: a batch (N, ...); the measures are of each, their medians of all. vectors: as in `csc`.
+    Methods without links (DeepLIFT) have no gaps. Raises as `csc` and `lrpjax.chain` do.
+    """
+    method = resolve_chain(method, model)
+    keys = jax.random.split(key, 3)
+    reading = one_example(model, images[:1], method)
+    start = start or output_layer(reading.graph)
+    names = list(layers or reached_layers(reading, method, start)[1:])
+    cosines = {
+        over: csc(
+            model,
+            images,
+            method,
+            key=keys[0],
+            start=start,
+            layers=names,
+            vectors=vectors,
+            over=over,
+        ).rows
+        for over in ("map", "location")
+    }
+    whole = singular_values(model, images, method, key=keys[1], start=start, layers=names, k=2)
+    blocks = _block_ratios(model, images, method, keys[1], start, names)
+    gaps: dict[str, list[dict]] = {}
+    if method.baseline is None:
+        for row in lyapunov(model, images, method, key=keys[2], start=start).rows:
+            gaps.setdefault(row["layer"], []).append(row)
+    rows = []
+    for name, at_map, at_location in zip(names, cosines["map"], cosines["location"], strict=True):
+        ratios = [r["ratio"] if r["resolved"] else np.inf for r in whole.rows if r["layer"] == name]
+        row: dict[str, Any] = {"method": method.name, "start": start, "layer": name}
+        for scope, found, measured in (
+            ("map", np.asarray(ratios), at_map),
+            ("location", blocks[name], at_location),
+        ):
+            row[f"{scope}_ratio"] = _finite(np.median(found))
+            row[f"{scope}_expected"] = _finite(np.median(2 / found**2)) or None
+            row[f"{scope}_csc"] = measured["one_minus_median"]
+        for field in ("gap", "total_gap"):
+            known = [link[field] for link in gaps.get(name, []) if link[field] is not None]
+            row[field] = float(np.median(known)) if known else None
+        rows.append(row)
+    return Profile({"images": len(images), "vectors": vectors, "key": key_text(key)}, rows)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _block_ratios(
+    model: Callable, images: Any, method: Method, key: jax.Array, start: str, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """sigma_1 / sigma_2 of the block of each location, over all images, by layer."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for i in track(range(len(images)), f"blocks, {method.name}"):
+        reading = one_example(model, images[i : i + 1], method)
+        graph = reading.graph
+        for op in chains(reading, method, start, names):
+            (value,) = values_at(graph, start, [op.stop])
+            n = op.shape[0]
+            units = jnp.eye(n, dtype=op.dtype)
+            if n > _SKETCH:
+                units = jax.random.normal(jax.random.fold_in(key, i), (n, _SKETCH), op.dtype)
+            maps = [
+                op.rmatmat(units[:, j : j + op.chunk]) for j in range(0, units.shape[1], op.chunk)
+            ]
+            ratios = np.asarray(_ratios(graph, value, op.in_shapes[0], jnp.concatenate(maps, 1).T))
+            found[op.stop].append(ratios[~np.isnan(ratios)])
+    return {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _ratios(graph: Graph, value: int, shape: tuple[int, ...], maps: jax.Array) -> jax.Array:
+    """sigma_1 / sigma_2 of each location's block, of maps (k, n_in); infinite where sigma_2 is
+    rounding, NaN where nothing arrives."""
+    blocks = jnp.moveaxis(locations(graph, value, maps.reshape(-1, *shape))[:, 0], 1, 0)
+    s = jnp.linalg.svd(blocks, compute_uv=False)
+    if s.shape[1] < 2:
+        return jnp.full(len(s), jnp.inf)
+    rounding = 10 * jnp.finfo(s.dtype).eps * s[:, 0]
+    ratio = jnp.where(s[:, 1] > rounding, s[:, 0] / s[:, 1], jnp.inf)
+    return jnp.where(s[:, 0] > 0, ratio, jnp.nan)
