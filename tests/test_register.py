@@ -151,12 +151,7 @@ IN_RANGE = {"low": -5.0, "high": 5.0}
 LRP = {name: {} for name in lrp.methods.TABLE if name.startswith(("lrp-", "epsilon-plus"))}
 LRP |= {"excitation-bp": {}, "deep-taylor": IN_RANGE, "epsilon-gamma-box": IN_RANGE}
 GRADIENTS = ("gradient", "input-x-gradient", "guided-bp", "deconv", "rect-grad", "pattern-net")
-NOT_IGNORED = pytest.mark.xfail(strict=True, reason="deeplift-rescale takes it as its own rule")
-DEEPLIFT = (
-    pytest.param("deeplift-rescale", marks=NOT_IGNORED),
-    "deeplift-reveal-cancel",
-    "deeplift-ablation",
-)
+DEEPLIFT = ("deeplift-rescale", "deeplift-reveal-cancel", "deeplift-ablation")
 
 
 def rule_of_sine(method):
@@ -185,6 +180,8 @@ def test_deeplift_ignores_it(register, name):
     """A rule moves relevance, DeepLIFT moves multipliers."""
     register("sin", double)
     assert rule_of_sine(lrp.methods.get(name)) == "NONE for sin"
+    with pytest.raises(NotImplementedError, match=r"'sin'.*give it one in a composite"):
+        relevance(method=name)
 
 
 def test_estimators_take_it_from_their_base(register):

@@ -27,7 +27,8 @@ _LRP = {
 
 
 def register(primitive: Any, rule: Rule | Callable | None) -> None:
-    """Gives every primitive of that name ("sin") a rule in every method that has none for it.
+    """Gives every primitive of that name ("sin") a rule in every method that has none for it and
+    has no baseline (DeepLIFT: a rule moves relevance, and what travels there are multipliers).
 
     primitive: a name, or a JAX primitive. rule: a `Rule`, a function of your own
     (op, *inputs, output) -> pull, or None to take it away again. It counts only where a primitive
