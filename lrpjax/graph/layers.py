@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from .activations import NON_NEGATIVE, find_activation, uniform_values
+from .activations import NON_NEGATIVE, Activation, find_activation, uniform_values
 from .attention import find_norm, find_softmax, is_product
 from .axes import Axes, find_axes
 from .fold import SUMS, Affine, find_affine, rounds
@@ -107,6 +109,7 @@ def _text(program: Program) -> str:
 
 def _find_layers(program: Program, uniform: dict[int, Any], fold: bool) -> list[Layer]:
     """Walks from the outputs to the input and reads the layer that computes each value needed."""
+    activation = cache(partial(find_activation, program, uniform))
     needed = [v for v in program.outputs if v in program.active]
     done = set(program.inputs)
     layers: list[Layer] = []
@@ -114,19 +117,20 @@ def _find_layers(program: Program, uniform: dict[int, Any], fold: bool) -> list[
         value = needed.pop()
         if value in done:
             continue
-        layer = _read(program, uniform, value, fold)
+        layer = _read(program, activation, value, fold)
         done.update(layer.outputs)
         layers.append(layer)
         needed.extend(layer.inputs)
     return sorted(layers, key=lambda layer: max(program.order[v] for v in layer.outputs))
 
 
-def _read(program: Program, uniform: dict[int, Any], value: int, fold: bool) -> Layer:
-    if activation := find_activation(program, uniform, value):
-        if activation.name == "identity":
-            return Layer("structure", activation.eqns, (activation.root,), (value,))
-        return Layer("activation", activation.eqns, (activation.root,), (value,), activation)
-    if affine := find_affine(program, value, fold=fold):
+def _read(
+    program: Program, activation: Callable[[int], Activation | None], value: int, fold: bool
+) -> Layer:
+    if found := activation(value):
+        kind, detail = ("structure", None) if found.name == "identity" else ("activation", found)
+        return Layer(kind, found.eqns, (found.root,), (value,), detail)
+    if affine := find_affine(program, value, fold=fold, activation=activation):
         return Layer(_affine_kind(affine), affine.eqns, (affine.root,), (value,), affine)
     eqn = program.producer[value]
     active = tuple(program.active_inputs(eqn))
