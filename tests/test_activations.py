@@ -28,6 +28,7 @@ IN_NUMPY = {
     "relu6": relu6_of_numpy,
     "hard_sigmoid": lambda x: relu6_of_numpy(x + 3) / 6,
     "hard_swish": lambda x: x * relu6_of_numpy(x + 3) / 6,
+    "log_sigmoid": lambda x: -np.log(1 + np.exp(-x)),
     "selu": lambda x: SELU_SCALE * np.where(x > 0, x, ELU_ALPHA * (np.exp(x) - 1)),
     "tanh": np.tanh,
 }
@@ -62,6 +63,13 @@ SPELLINGS = {
         "haiku": in_haiku(relu6),
         "keras": keras.activations.relu6,
         "keras layer": keras.layers.ReLU(6.0, dtype="float64"),
+    },
+    "log_sigmoid": {
+        "jax": jax.nn.log_sigmoid,
+        "nnx": nnx.log_sigmoid,
+        "linen": nn.log_sigmoid,
+        "keras": keras.activations.log_sigmoid,
+        "open": lambda x: -jnp.log1p(jnp.exp(-x)),
     },
     "selu": {"jax": jax.nn.selu, "keras": keras.activations.selu},
     "tanh": {"of a sigmoid": lambda x: 2 * jax.nn.sigmoid(2 * x) - 1},

@@ -49,6 +49,7 @@ KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
     "gelu_tanh": (lambda x: jax.nn.gelu(x, approximate=True), None, 0),
     "silu": (jax.nn.silu, None, 0),
     "softplus": (jax.nn.softplus, None, 0),
+    "log_sigmoid": (jax.nn.log_sigmoid, None, 0),
     "tanh": (jnp.tanh, None, 0),
     "logistic": (jax.nn.sigmoid, None, 0),
     "selu": (jax.nn.selu, None, 0),
