@@ -61,6 +61,7 @@ KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
 }
 PRELU = "prelu"
 _SLOPES = (0.3, 0.7)  # at which a function with one trained parameter is tried
+GATES = {"logistic", "hard_sigmoid"}  # from 0 to 1
 NON_NEGATIVE = {"relu", "relu6", "softplus", "logistic", "hard_sigmoid"}
 
 
