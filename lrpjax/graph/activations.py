@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import outside_traces
-from .program import Eqn, Program, evaluate
+from .program import Eqn, Program, evaluate, is_float
 
 ELEMENTWISE = set(
     "abs add and clamp convert_element_type copy div eq erf erfc exp exp2 expm1 ge gt "
@@ -108,14 +108,16 @@ def find_activation(
         constants = [v for v in eqn.inputs if v not in program.active and v not in uniform]
         trained.update(constants)
         numbers = all(np.issubdtype(program.avals[v].dtype, np.floating) for v in constants)
-        if eqn.name not in ELEMENTWISE or len(trained) > 1 or not numbers:
+        made = program.avals[eqn.outputs[0]]
+        real = is_float(made) or made.dtype == bool
+        if eqn.name not in ELEMENTWISE or len(trained) > 1 or not numbers or not real:
             return None
         eqns.append(eqn)
         frontier = (frontier - set(eqn.outputs)) | set(program.active_inputs(eqn))
         if len(frontier) > 1 or all(e.name in _AFFINE for e in eqns):
             continue
         (root,) = frontier
-        if program.shape(root) != program.shape(value):
+        if program.shape(root) != program.shape(value) or program.avals[root].dtype == bool:
             return None
         in_order = tuple(eqns[::-1])
         if trained:

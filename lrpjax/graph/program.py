@@ -177,6 +177,11 @@ def _unrolled(eqn) -> ClosedJaxpr:
     )
 
 
+def is_float(array: Any) -> bool:
+    """Whether an array, or what has its dtype, may hold fractions: only these carry relevance."""
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
 _HALF = (jnp.bfloat16, jnp.float16)
 
 
