@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import outside_traces
-from .program import Eqn, Program, evaluate, is_float
+from .program import Eqn, Program, evaluate, is_float, single
 
 ELEMENTWISE = set(
     "abs add and clamp convert_element_type copy div eq erf erfc exp exp2 expm1 ge gt "
@@ -139,7 +139,7 @@ def _is_prelu(program, uniform, root, eqns, value, trained: int) -> bool:
 
 
 def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | None:
-    half = program.avals[root].dtype in (jnp.bfloat16, jnp.float16)
+    half = single(program.avals[root].dtype) != program.avals[root].dtype
     tolerance = 1e-2 if half else 1e-5  # numbers in the code are rounded to the model's precision
     values = _values(program, uniform, root, eqns, value)
     with outside_traces():
