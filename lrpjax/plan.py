@@ -170,7 +170,7 @@ def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, base
     for stage in reversed(links.stages):
         layer = stage.layer
         outs = links.arriving(stage, travelling)
-        pulled = tupled(stage.pull(bare(outs)))
+        pulled = links.pulled(stage, outs)
         links.send(travelling, layer.inputs, pulled)
         total = lambda values, maps: _total(
             [links.read_out(v, m) for v, m in zip(values, maps, strict=True) if m is not None]
