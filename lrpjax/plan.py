@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from . import checks, rules
 from ._text import columns
-from .graph import Graph, Layer, Linear, bare, is_float, make_op, tupled
+from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, tupled
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Chain, Stage, baselines_of, one_hot, start_relevance
@@ -154,7 +154,7 @@ def _differences(graph: Graph, env: dict[int, Any]) -> list[jax.Array]:
         worst = [
             jnp.max(jnp.abs(folded[v] - env[v])) / (jnp.max(jnp.abs(env[v])) + 1e-30)
             for v in layer.outputs
-            if is_float(env[v])
+            if is_inexact(env[v])
         ]
         differences.append(jnp.max(jnp.stack(worst)) if worst else jnp.zeros(()))
     return differences

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import Graph, Layer, Linear, Op, bare, is_float, make_op, run, tupled
+from .graph import Graph, Layer, Linear, Op, bare, is_inexact, make_op, run, tupled
 from .method import Method
 from .reading import Reading, below, environment, read
 from .rules import Rule
@@ -75,7 +75,7 @@ class Chain:
 
     def _stage(self, layer: Layer, rule: Rule, op: Op | Linear, at_baseline: Any) -> Stage:
         outputs = [self.env[v] for v in layer.outputs]
-        if not any(map(is_float, outputs)):  # whole numbers carry nothing
+        if not any(map(is_inexact, outputs)):  # whole numbers carry nothing
             if at_baseline is not None:
                 none = {v: jnp.zeros(self.env[v].shape) for v in layer.outputs}
                 self.differences |= {v: self._difference(d) for v, d in none.items()}

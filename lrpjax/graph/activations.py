@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import outside_traces
-from .program import Eqn, Program, evaluate, is_float, single
+from .program import Eqn, Program, evaluate, single
 
 ELEMENTWISE = set(
     "abs add and clamp convert_element_type copy div eq erf erfc exp exp2 expm1 ge gt "
@@ -109,7 +109,7 @@ def find_activation(
         trained.update(constants)
         numbers = all(np.issubdtype(program.avals[v].dtype, np.floating) for v in constants)
         made = program.avals[eqn.outputs[0]]
-        real = is_float(made) or made.dtype == bool
+        real = jnp.issubdtype(made.dtype, jnp.floating) or made.dtype == bool
         if eqn.name not in ELEMENTWISE or len(trained) > 1 or not numbers or not real:
             return None
         eqns.append(eqn)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from .activations import ELEMENTWISE
 from .axes import kept_axes
-from .program import Eqn, Program, is_float
+from .program import Eqn, Program, is_inexact
 
 SUMS = {"reduce_sum", "reduce_window_sum", "cumsum"}
 STEPS = {"add", "sub", "mul", "div", "neg"}
@@ -77,7 +77,7 @@ def _is_step(program: Program, eqn: Eqn) -> bool:
     return (
         eqn.name in STEPS
         and len(active) == 1
-        and is_float(program.avals[eqn.outputs[0]])
+        and is_inexact(program.avals[eqn.outputs[0]])
         and not (eqn.name == "div" and eqn.inputs[1] in program.active)
         and program.shape(active[0]) == program.shape(eqn.outputs[0])
     )
@@ -92,7 +92,7 @@ def changes_scale(program: Program, eqn: Eqn) -> bool:
 
 def _is_core(program: Program, eqn: Eqn) -> bool:
     active = program.active_inputs(eqn)
-    if len(active) != 1 or not is_float(program.avals[eqn.outputs[0]]):
+    if len(active) != 1 or not is_inexact(program.avals[eqn.outputs[0]]):
         return False
     if eqn.name == "conv_general_dilated":
         return eqn.inputs[0] in program.active and eqn.params["batch_group_count"] == 1

@@ -177,9 +177,10 @@ def _unrolled(eqn) -> ClosedJaxpr:
     )
 
 
-def is_float(array: Any) -> bool:
-    """Whether an array, or what has its dtype, may hold fractions: only these carry relevance."""
-    return jnp.issubdtype(array.dtype, jnp.floating)
+def is_inexact(array: Any) -> bool:
+    """Whether an array, or what has its dtype, holds no whole numbers or truth values: what has a
+    derivative, and may carry relevance."""
+    return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
 def single(dtype) -> Any:

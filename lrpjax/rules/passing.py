@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import float0
 
-from ..graph import Op, bare, is_float
+from ..graph import Op, bare, is_inexact
 from .rule import negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
@@ -34,10 +34,10 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
     if op.layer.kind == "activation":
         function = lambda x: op.detail(x).astype(y.dtype)  # a cast may belong to it
     _, pull = jax.vjp(function, *inputs)
-    of_floats = lambda r, y: r if is_float(y) else np.zeros(y.shape, float0)
+    of_inexact = lambda r, y: r if is_inexact(y) else np.zeros(y.shape, float0)
 
     def towards(r):
-        found = pull(jax.tree.map(of_floats, r, y))
+        found = pull(jax.tree.map(of_inexact, r, y))
         return bare(None if v.dtype == float0 else v for v in found)
 
     return towards
