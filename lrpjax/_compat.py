@@ -6,6 +6,7 @@ from os.path import dirname, join
 
 import jax
 from jax.extend import core, source_info_util
+from jax.interpreters import ad
 
 ClosedJaxpr = core.ClosedJaxpr
 Jaxpr = core.Jaxpr
@@ -39,6 +40,12 @@ def call_body(eqn) -> ClosedJaxpr:
         eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if eqn.params.get(k) is not None
     )
     return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
+
+
+def primitive_names() -> set[str]:
+    """The names of all primitives that JAX offers, or knows a derivative of (also users' own)."""
+    offered = [*vars(core.primitives).values(), *vars(jax.lax).values(), *ad.primitive_jvps]
+    return {p.name for p in offered if isinstance(p, core.Primitive)}
 
 
 def users_line(eqn) -> str | None:

@@ -123,10 +123,11 @@ def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
             f"The model ends in softmax ({layer.primitive} at {layer.source}): explain its logits, "
             "by passing the model without its last activation."
         )
+    register = f"with lrpjax.rules.register({layer.primitive!r}, rule) or "
     return (
         f"{method.name} has no rule for the primitive {layer.primitive!r} at {layer.source} "
-        f"(layer {layer.name!r}): give it one with lrpjax.rules.register({layer.primitive!r}, rule)"
-        " or in a composite (see lrpjax.composites), or take its gradient with "
+        f"(layer {layer.name!r}): give it one {register if method.baseline is None else ''}"
+        "in a composite (see lrpjax.composites), or take its gradient with "
         f"lrpjax.methods.get({method.name!r}, unknown='gradient')."
     )
 

@@ -68,8 +68,8 @@ class Method:
 
     def rule_for(self, layer: Any) -> Rule | None:
         found = self.composite(layer)
-        if found is None and layer.kind == "unknown" and not self.paired:
-            found = layer.detail
+        if found is None and layer.kind == "unknown" and self.baseline is None:
+            found = layer.detail  # a registered rule, which knows nothing of references
         if found is None and self.unknown == "gradient":
             return rule(paired_gradient if self.paired else gradient)
         return found

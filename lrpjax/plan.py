@@ -12,14 +12,15 @@ import jax.numpy as jnp
 
 from . import checks, rules
 from ._text import columns
-from .graph import Graph, Layer, Linear, bare, make_op, tupled
+from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, tupled
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Chain, Stage, baselines_of, one_hot, start_relevance
 from .reading import environment, read
+from .rules import Rule
 
-# Rules whose denominators lose a share to the stabiliser; what the others lose without a bias
-# is that of outputs with no contribution of the sign they distribute over.
+# Rules whose denominators are a layer's whole output and a stabiliser; what the others lose without
+# a bias is that of outputs with no contribution of the sign they distribute over.
 _STABILISED = (rules.z, rules.epsilon, rules.gamma, rules.add_signed, rules.input_times_gradient)
 
 
@@ -93,8 +94,9 @@ class Check:
     forward_difference: the largest difference between the folded layers, run one after the other,
     and the model's own values, relative to the largest value of the layer.
     rows: per layer its own forward difference and its ledger: the relevance of its outputs and
-    of its inputs, and where the deficit went: to the bias, to the stabiliser, or dropped (an
-    output without contributions of the sign the rule distributes over, a ReLU, a gradient).
+    of its inputs, and where the deficit went: to the bias, to the stabiliser (each has its share of
+    the denominator, as the inputs have), or dropped (an output without contributions of the sign
+    the rule distributes over, a ReLU, a gradient).
     """
 
     forward_difference: float
@@ -152,8 +154,9 @@ def _differences(graph: Graph, env: dict[int, Any]) -> list[jax.Array]:
         worst = [
             jnp.max(jnp.abs(folded[v] - env[v])) / (jnp.max(jnp.abs(env[v])) + 1e-30)
             for v in layer.outputs
+            if is_inexact(env[v])
         ]
-        differences.append(jnp.max(jnp.stack(worst)))
+        differences.append(jnp.max(jnp.stack(worst)) if worst else jnp.zeros(()))
     return differences
 
 
@@ -165,21 +168,45 @@ def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, base
     travelling = links.start({output: seed})
     ledger = []
     for stage in reversed(links.stages):
-        layer, op = stage.layer, stage.op
+        layer = stage.layer
         outs = links.arriving(stage, travelling)
-        pulled = tupled(stage.pull(bare(outs)))
+        pulled = links.pulled(stage, outs)
         links.send(travelling, layer.inputs, pulled)
         total = lambda values, maps: _total(
             [links.read_out(v, m) for v, m in zip(values, maps, strict=True) if m is not None]
         )
         total_out, total_in = total(layer.outputs, outs), total(layer.inputs, pulled)
-        bias = jnp.zeros(())
-        if isinstance(op, Linear) and op.b is not None and baseline is None:
-            bias = _total((_without_bias(stage, op, env)(bare(outs)),)) - _total(pulled)
-        rest = total_out - total_in - bias
-        split = (rest, 0.0) if stage.rule.function in _STABILISED else (0.0, rest)
-        ledger.append((total_out, total_in, bias, *split))
+        deficit, op = total_out - total_in, stage.op
+        lost = bias = jnp.zeros(())
+        if not isinstance(op, Linear) or op.b is None or baseline is not None:
+            lost = deficit if _is_stabilised(stage.rule) else lost
+        elif _is_stabilised(stage.rule):
+            lost = total_out - _unchanged(stage, env)(bare(outs)).sum()
+            bias = deficit - lost
+        else:
+            bias = _without_bias(stage, op, env)(bare(outs)).sum() - _total(pulled)
+        ledger.append((total_out, total_in, bias, lost, deficit - bias - lost))
     return ledger[::-1]
+
+
+def _is_stabilised(rule: Rule) -> bool:
+    """Whether what the rule, or the one it is made of, loses without a bias is the stabiliser's."""
+    of: Rule = dict(rule.parameters).get("of", rule)
+    return of.function in _STABILISED
+
+
+def _unchanged(stage: Stage, env: dict[int, Any]) -> Callable:
+    """The propagation of a layer with the same output and that output as its only input: all it
+    loses it loses to the stabiliser."""
+    z = env[stage.layer.outputs[0]]
+    same = Linear(
+        replace(stage.layer, non_negative=False),
+        product=lambda x, w, entry: x * (w if entry is None else entry(w)),
+        w=jnp.ones_like(z),
+        b=None,
+        x_like=jax.ShapeDtypeStruct(z.shape, z.dtype),
+    )
+    return stage.rule(same, z, z)
 
 
 def _without_bias(stage: Stage, op: Linear, env: dict[int, Any]) -> Callable:
@@ -189,7 +216,7 @@ def _without_bias(stage: Stage, op: Linear, env: dict[int, Any]) -> Callable:
 
 
 def _total(values: Sequence[jax.Array]) -> jax.Array:
-    return jnp.stack([v.sum() for v in values]).sum()
+    return sum((v.sum() for v in values), jnp.zeros(()))
 
 
 def _dims(shape: tuple[int, ...]) -> str:

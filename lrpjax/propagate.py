@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import Graph, Layer, Linear, Op, bare, make_op, run, tupled
+from .graph import Graph, Layer, Linear, Op, bare, is_inexact, make_op, run, tupled
 from .method import Method
 from .reading import Reading, below, environment, read
 from .rules import Rule
@@ -75,6 +75,11 @@ class Chain:
 
     def _stage(self, layer: Layer, rule: Rule, op: Op | Linear, at_baseline: Any) -> Stage:
         outputs = [self.env[v] for v in layer.outputs]
+        if not any(map(is_inexact, outputs)):  # whole numbers carry nothing
+            if at_baseline is not None:
+                none = {v: jnp.zeros(self.env[v].shape) for v in layer.outputs}
+                self.differences |= {v: self._difference(d) for v, d in none.items()}
+            return Stage(layer, rule, op, lambda r: bare(None for _ in layer.inputs))
         pull = rule(op, *(self.env[v] for v in layer.inputs), bare(outputs))
         if self.method.paired:
             pull, push = pull
@@ -96,6 +101,25 @@ class Chain:
             travelling[v] if v in travelling else jnp.zeros(shape(v), self.env[v].dtype)
             for v in stage.layer.outputs
         )
+
+    def pulled(self, stage: Stage, arrived: Sequence[jax.Array]) -> tuple:
+        """What the stage's rule takes to each input of its layer; None is nothing.
+
+        Raises ValueError for a rule that does not fit the layer, as one of the user's may not.
+        """
+        layer, found = stage.layer, tupled(stage.pull(bare(arrived)))
+        shape = lambda v: ((2,) if self.method.paired else ()) + self.env[v].shape
+        wanted = [shape(v) for v in layer.inputs]
+        given = [r if r is None else getattr(r, "shape", type(r).__name__) for r in found]
+        fits = [g is None or g == w for g, w in zip(given, wanted, strict=False)]
+        if len(given) != len(wanted) or not all(fits):
+            raise ValueError(
+                f"The rule {stage.rule} of the layer {layer.name!r} ({layer.primitive} at "
+                f"{layer.source}) returns relevance of shape {_listed(given)} where the layer's "
+                f"inputs have shape {_listed(wanted)}: return one array (or None) for each input, "
+                "of its shape."
+            )
+        return found
 
     def send(self, travelling: Relevance, values: Sequence[int], pulled: Sequence) -> None:
         """Adds what a layer sends to its inputs, in their precision; None is nothing."""
@@ -119,7 +143,7 @@ class Chain:
         for stage in reversed(self.stages):
             if not any(v in travelling for v in stage.layer.outputs):
                 continue
-            pulled = tupled(stage.pull(bare(self.arriving(stage, travelling))))
+            pulled = self.pulled(stage, self.arriving(stage, travelling))
             self.send(travelling, stage.layer.inputs, pulled)
         return {v: self.read_out(v, r) for v, r in travelling.items()}
 
@@ -156,6 +180,10 @@ def reached(reading: Reading, method: Method, start: str) -> set[int]:
         return chain(graph, method, env, below(graph, start))({seed: env[seed]})
 
     return set(jax.eval_shape(propagate, reading.consts, reading.leaves))
+
+
+def _listed(shapes: Sequence[Any]) -> str:
+    return " and ".join(map(str, shapes))
 
 
 def baselines_of(baseline: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:

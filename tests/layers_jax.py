@@ -30,12 +30,14 @@ def resized(method):
     return function(lambda x: jax.image.resize(x, (2, 5, 5, 2), method), (3, 3, 2))
 
 
-SAME = "elu hard_sigmoid hard_tanh leaky_relu mish relu relu6 selu silu soft_sign softplus tanh"
+SAME = (
+    "elu hard_sigmoid hard_tanh leaky_relu log_sigmoid mish relu relu6 selu silu soft_sign "
+    "softplus tanh"
+)
 OTHER = {"celu": "elu", "gelu": "gelu_tanh", "hard_silu": "hard_swish", "sigmoid": "logistic"}
 READ_AS = {name: name for name in SAME.split()} | OTHER  # under which name it is recognised
 ACTIVATIONS = {
-    name: function(getattr(jax.nn, name))
-    for name in (*READ_AS, "glu", "identity", "log_sigmoid", "standardize")
+    name: function(getattr(jax.nn, name)) for name in (*READ_AS, "glu", "identity", "standardize")
 }
 LAYERS = {
     **ACTIVATIONS,

@@ -203,6 +203,54 @@ def test_a_gate_takes_no_relevance_and_uniform_shares_it(swap):
     assert np.abs(of_gate).max() > 0
 
 
+sigmoid, hard_sigmoid = jax.nn.sigmoid, jax.nn.hard_sigmoid
+WEIGHING = {  # a product of two values, and the number of the one that only weighs the other
+    "sigmoid, linear": (lambda a, b: sigmoid(a) * b, 0),
+    "sigmoid, tanh": (lambda a, b: sigmoid(a) * jnp.tanh(b), 0),
+    "relu, sigmoid": (lambda a, b: jax.nn.relu(a) * sigmoid(b), 1),
+    "hard_sigmoid, tanh": (lambda a, b: hard_sigmoid(a) * jnp.tanh(b), 0),
+    "1 - sigmoid, tanh": (lambda a, b: (1 - sigmoid(a)) * jnp.tanh(b), 0),
+    "linear, 2 sigmoid": (lambda a, b: a * (2 * sigmoid(b)), 1),
+    "sigmoid moved, tanh": (lambda a, b: sigmoid(a)[:, ::-1] * jnp.tanh(b), 0),
+    "silu, linear": (lambda a, b: jax.nn.silu(a) * b, 0),
+    "silu, sigmoid": (lambda a, b: jax.nn.silu(a) * sigmoid(b), 1),
+    "linear, tanh": (lambda a, b: a * jnp.tanh(b), 1),
+    "softmax, sigmoid": (lambda a, b: jax.nn.softmax(a) * sigmoid(b), 0),
+    "sigmoid, sigmoid": (lambda a, b: sigmoid(a) * sigmoid(b), None),
+    "tanh, tanh": (lambda a, b: jnp.tanh(a) * jnp.tanh(b), None),
+    "linear, linear": (lambda a, b: a * b, None),
+}
+
+
+@pytest.mark.parametrize(("model", "weighing"), WEIGHING.values(), ids=WEIGHING)
+def test_which_of_two_values_is_the_weight(model, weighing):
+    found = relevance(lambda x: model(*x), (X, X[::-1]), "lrp-epsilon", R)
+    for k, of_one in enumerate(found):
+        share = {None: 0.5, k: 0}.get(weighing, 1)
+        np.testing.assert_array_equal(of_one, share * R)
+
+
+def test_an_lstm_cell_against_the_oracle():
+    """c = f c0 + i g, h = o tanh c: the gates f, i and o are weights, Arras et al. 2017."""
+    weights = rng.normal(size=(4, WIDTH, WIDTH))
+
+    def cell(x):
+        before, given = x
+        f, i, o, g = (given @ w for w in weights)
+        return sigmoid(o) * jnp.tanh(sigmoid(f) * before + sigmoid(i) * jnp.tanh(g))
+
+    def by_hand(before, given, r):
+        f, i, _, g = (given @ w for w in weights)
+        s = lambda v: 1 / (1 + np.exp(-v))
+        of_before, of_g = oracle.add_signed(s(f) * before, s(i) * np.tanh(g), r)
+        return of_before, dense(oracle.epsilon, weights[3], given, of_g)
+
+    expected = zip(*map(by_hand, X, X[::-1], R), strict=True)
+    found = relevance(cell, (X, X[::-1]), "lrp-epsilon", R)
+    for one, other in zip(found, expected, strict=True):
+        oracle.assert_close(one, np.stack(other), 1e-9)
+
+
 # --- a transformer -------------------------------------------------------------------------------
 
 IMAGES = jax.random.normal(jax.random.key(2), (2, 16, 16, 3), jnp.float64)

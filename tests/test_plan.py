@@ -71,11 +71,42 @@ def test_a_large_stabiliser_is_named(model):
     method = lrp.methods.epsilon(1.0)
     checked = lrp.plan(model, jnp.ones((1, 2)), method).check(jnp.ones((1, 2)))
     row = checked.rows[-1]
-    # z = 11 of which the bias holds 2: with epsilon 1 the inputs get 9/12 of 11; without the
-    # bias z = 9 and they would get 9/10.
+    # z = 11 of which the inputs hold 9 and the bias 2; epsilon makes it 12 parts.
     assert row["relevance_in"] == pytest.approx(11 * 9 / 12)
-    assert row["stabiliser"] == pytest.approx(11 * (1 - 9 / 10))
-    assert row["bias"] == pytest.approx(11 * (9 / 10 - 9 / 12))
+    assert row["bias"] == pytest.approx(11 * 2 / 12)
+    assert row["stabiliser"] == pytest.approx(11 * 1 / 12)
+
+
+def test_a_unit_without_inputs_has_its_bias_alone(model):
+    # x = 0: h = (1, 0), z2 = 1 + 2. Of R = 3 unit 1 gets 1, and all of it is its bias's.
+    x = jnp.zeros((1, 2))
+    for method in ("lrp-z", "lrp-epsilon", "lrp-gamma"):
+        row = lrp.plan(model, x, method).check(x).rows[0]
+        assert row["relevance_out"] == pytest.approx(1, rel=1e-5)
+        assert row["bias"] == pytest.approx(1, rel=1e-5)
+        assert row["relevance_in"] == row["dropped"] == 0
+        assert row["stabiliser"] == pytest.approx(0, abs=1e-5)
+    # With epsilon 1 the 3 has 4 parts, of which unit 1 gets one; the bias of that is 1 of 2 parts.
+    row = lrp.plan(model, x, lrp.methods.epsilon(1.0)).check(x).rows[0]
+    assert row["bias"] == pytest.approx(3 / 4 / 2)
+    assert row["stabiliser"] == pytest.approx(3 / 4 / 2)
+
+
+def test_a_product_loses_to_its_stabiliser_or_drops():
+    # (1, 2) (3, 4) = 3 + 8 = 11: with epsilon 1 both factors get 11 / 12 of R / 2.
+    def ledger(x, method):
+        rows = lrp.plan(lambda x: (x[0] @ x[1])[:, 0], x, method).check(x).rows
+        return next(row for row in rows if row["rule"].startswith("product"))
+
+    x = (jnp.array([[[1.0, 2.0]]]), jnp.array([[[3.0], [4.0]]]))
+    row = ledger(x, lrp.methods.epsilon(1.0))
+    assert row["relevance_in"] == pytest.approx(11 * 11 / 12)
+    assert row["stabiliser"] == pytest.approx(11 / 12)
+    assert row["bias"] == row["dropped"] == 0
+    # (-1, -2) (3, 4) = -11: z+ finds nothing positive.
+    row = ledger((-x[0], x[1]), "lrp-zplus")
+    assert row["dropped"] == pytest.approx(-11)
+    assert row["bias"] == row["stabiliser"] == row["relevance_in"] == 0
 
 
 def test_a_unit_without_positive_contributions_drops_its_relevance():
@@ -92,3 +123,10 @@ def test_every_ledger_adds_up(model, method):
     for row in checked.rows:
         spent = row["relevance_in"] + row["bias"] + row["stabiliser"] + row["dropped"]
         assert spent == pytest.approx(row["relevance_out"], abs=EXACT)
+
+
+def test_what_the_rules_of_a_gradient_do_not_keep_is_dropped(model):
+    x = jnp.array([[2.0, 3.0]])
+    for method in ("gradient", "input-x-gradient", "guided-bp"):
+        for row in lrp.plan(model, x, method).check(x).rows:
+            assert row["bias"] == row["stabiliser"] == 0

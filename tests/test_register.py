@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
 
 import lrpjax as lrp
 from lrpjax import rules
@@ -93,6 +95,74 @@ def test_what_is_no_primitive_or_no_rule_changes_nothing(primitive, rule, words)
     assert rules.table() == before
 
 
+MISSPELLED = {  # and the primitives that are meant
+    "sine": "sin",
+    "topk": "top_k",
+    "scatter_add": "scatter-add",
+    "jax.lax.erf_inv": "erf_inv",
+}
+
+
+@pytest.mark.parametrize("rule", [double, None])
+@pytest.mark.parametrize(("name", "meant"), MISSPELLED.items())
+def test_a_name_of_no_primitive_is_refused_with_the_nearest(name, meant, rule):
+    before = rules.table()
+    with pytest.raises(ValueError, match=f"no primitive '{name}'; the nearest are.* {meant}[,:]"):
+        rules.register(name, rule)
+    with pytest.raises(ValueError, match=r"no primitive '\?': take the name.*primitive itself\."):
+        rules.register("?", rule)
+    assert rules.table() == before
+
+
+def test_every_name_in_an_error_is_one(register):
+    for primitive in ("sort", "erf", "cumprod", "reduce_window_min", "scatter", "fft", "while"):
+        register(primitive, double)
+
+
+def test_a_primitive_of_the_users_own_is_given_itself(register):
+    mine = Primitive("mine")
+    mine.def_impl(jnp.sin)
+    mine.def_abstract_eval(lambda x: x)
+    mlir.register_lowering(mine, mlir.lower_fun(jnp.sin, multiple_results=False))
+    model = lambda x: mine.bind(x @ W) @ V
+    with pytest.raises(ValueError, match=r"no primitive 'mine'.*pass the primitive itself"):
+        rules.register("mine", double)
+    register(mine, double)
+    close(relevance(model), by_hand(2))
+    rules.register("mine", None)  # its name is known now
+    with pytest.raises(NotImplementedError, match="'mine'"):
+        relevance(model)
+
+
+DOES_NOT_FIT = {  # a rule for the maximum of two values
+    "too few": (lambda op, a, b, y: lambda r: r, r"\(4, 4\) where"),
+    "too many": (
+        lambda op, a, b, y: lambda r: (r, r, r),
+        r"\(4, 4\) and \(4, 4\) and \(4, 4\) where",
+    ),
+    "a list": (lambda op, a, b, y: lambda r: [r, r], "list where"),
+    "another shape": (lambda op, a, b, y: lambda r: (r, r[0]), r"\(4, 4\) and \(4,\) where"),
+    "a number": (lambda op, a, b, y: lambda r: (r, 0.0), r"\(4, 4\) and float where"),
+}
+
+
+@pytest.mark.parametrize(("rule", "words"), DOES_NOT_FIT.values(), ids=DOES_NOT_FIT)
+def test_what_a_rule_returns_must_fit_the_inputs(register, rule, words):
+    def of_two(*values):
+        return rule(*values)
+
+    register("max", of_two)
+    model = lambda x: jnp.maximum(x @ W, x @ V)
+    wanted = (
+        r"The rule of-two of the layer 'max_1' \(max at .*test_register\.py:\d+.*\) returns "
+        rf"relevance of shape {words} the layer's inputs have shape \(4, 4\) and \(4, 4\): return"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        relevance(model)
+    with pytest.raises(ValueError, match=wanted):
+        lrp.plan(model, X, "lrp-z").check(X)
+
+
 def test_the_error_names_the_way_out_and_none_takes_the_rule_away(register):
     refused = partial(pytest.raises, NotImplementedError, match=r"register\('sin', rule\)")
     with refused():
@@ -151,12 +221,7 @@ IN_RANGE = {"low": -5.0, "high": 5.0}
 LRP = {name: {} for name in lrp.methods.TABLE if name.startswith(("lrp-", "epsilon-plus"))}
 LRP |= {"excitation-bp": {}, "deep-taylor": IN_RANGE, "epsilon-gamma-box": IN_RANGE}
 GRADIENTS = ("gradient", "input-x-gradient", "guided-bp", "deconv", "rect-grad", "pattern-net")
-NOT_IGNORED = pytest.mark.xfail(strict=True, reason="deeplift-rescale takes it as its own rule")
-DEEPLIFT = (
-    pytest.param("deeplift-rescale", marks=NOT_IGNORED),
-    "deeplift-reveal-cancel",
-    "deeplift-ablation",
-)
+DEEPLIFT = ("deeplift-rescale", "deeplift-reveal-cancel", "deeplift-ablation")
 
 
 def rule_of_sine(method):
@@ -185,6 +250,8 @@ def test_deeplift_ignores_it(register, name):
     """A rule moves relevance, DeepLIFT moves multipliers."""
     register("sin", double)
     assert rule_of_sine(lrp.methods.get(name)) == "NONE for sin"
+    with pytest.raises(NotImplementedError, match=r"'sin'.*give it one in a composite"):
+        relevance(method=name)
 
 
 def test_estimators_take_it_from_their_base(register):

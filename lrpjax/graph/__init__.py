@@ -17,6 +17,7 @@ from .patches import grid as grid
 from .patches import neuron_sums as neuron_sums
 from .patches import on_grid as on_grid
 from .patches import patch_sums as patch_sums
+from .program import is_inexact as is_inexact
 from .program import run as run
 from .program import single as single
 from .registry import REGISTERED as REGISTERED

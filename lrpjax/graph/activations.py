@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import outside_traces
-from .program import Eqn, Program, evaluate
+from .program import Eqn, Program, evaluate, single
 
 ELEMENTWISE = set(
     "abs add and clamp convert_element_type copy div eq erf erfc exp exp2 expm1 ge gt "
@@ -49,6 +49,7 @@ KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
     "gelu_tanh": (lambda x: jax.nn.gelu(x, approximate=True), None, 0),
     "silu": (jax.nn.silu, None, 0),
     "softplus": (jax.nn.softplus, None, 0),
+    "log_sigmoid": (jax.nn.log_sigmoid, None, 0),
     "tanh": (jnp.tanh, None, 0),
     "logistic": (jax.nn.sigmoid, None, 0),
     "selu": (jax.nn.selu, None, 0),
@@ -60,6 +61,7 @@ KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
 }
 PRELU = "prelu"
 _SLOPES = (0.3, 0.7)  # at which a function with one trained parameter is tried
+GATES = {"logistic", "hard_sigmoid"}  # from 0 to 1
 NON_NEGATIVE = {"relu", "relu6", "softplus", "logistic", "hard_sigmoid"}
 
 
@@ -106,14 +108,16 @@ def find_activation(
         constants = [v for v in eqn.inputs if v not in program.active and v not in uniform]
         trained.update(constants)
         numbers = all(np.issubdtype(program.avals[v].dtype, np.floating) for v in constants)
-        if eqn.name not in ELEMENTWISE or len(trained) > 1 or not numbers:
+        made = program.avals[eqn.outputs[0]]
+        real = jnp.issubdtype(made.dtype, jnp.floating) or made.dtype == bool
+        if eqn.name not in ELEMENTWISE or len(trained) > 1 or not numbers or not real:
             return None
         eqns.append(eqn)
         frontier = (frontier - set(eqn.outputs)) | set(program.active_inputs(eqn))
         if len(frontier) > 1 or all(e.name in _AFFINE for e in eqns):
             continue
         (root,) = frontier
-        if program.shape(root) != program.shape(value):
+        if program.shape(root) != program.shape(value) or program.avals[root].dtype == bool:
             return None
         in_order = tuple(eqns[::-1])
         if trained:
@@ -135,7 +139,7 @@ def _is_prelu(program, uniform, root, eqns, value, trained: int) -> bool:
 
 
 def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | None:
-    half = program.avals[root].dtype in (jnp.bfloat16, jnp.float16)
+    half = single(program.avals[root].dtype) != program.avals[root].dtype
     tolerance = 1e-2 if half else 1e-5  # numbers in the code are rounded to the model's precision
     values = _values(program, uniform, root, eqns, value)
     with outside_traces():

@@ -117,12 +117,27 @@ def find_norm(program: Program, value: int) -> Norm | None:
     for x, number in ((left, right), (right, left))[: 2 if last.name == "mul" else 1]:
         # A mean times a deviation of the same shape (Keras' LayerNorm) is normalised too.
         cone = _statistic(program, number, last, size + (last.name == "mul"))
+        if cone is None and last.name == "div":
+            cone = _of_own_windows(program, x, number, last)
         if cone is None:
             continue
         roots, eqns = cone
         if last.name == "div" or any(eqn.name in _ROOTS for eqn in eqns):
             return Norm(x, tuple(v for v in roots if v != x), (*eqns, last))
     return None
+
+
+def _of_own_windows(
+    program: Program, x: int, number: int, reader: Eqn
+) -> tuple[list[int], list[Eqn]] | None:
+    """The cone of a number that comes, entry by entry, from sums over windows of x itself, as in
+    local response normalisation: as many numbers as x has, but none of another value."""
+    cone = _statistic(program, number, reader, math.prod(program.shape(x)) + 1)
+    if cone is None:
+        return None
+    roots, eqns = cone
+    reductions = {eqn.name for eqn in eqns} & _REDUCTIONS
+    return cone if roots == [x] and reductions == {"reduce_window_sum"} else None
 
 
 def _statistic(

@@ -3,19 +3,22 @@
 A run of add, sub, mul, div and neg by constants (bias, inference BatchNorm in any spelling,
 input scaling) belongs to the product next to it if every factor is per feature, so that it can
 be folded into the kernel. What moves values without changing them (reshape, transpose, ...)
-may stand in between. It is decided by data flow alone.
+may stand in between. What an activation ends in (the division by 6 of hard_sigmoid) is the
+activation's and no step. It is decided by data flow alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 
 from .activations import ELEMENTWISE
 from .axes import kept_axes
-from .program import Eqn, Program
+from .program import Eqn, Program, is_inexact
 
 SUMS = {"reduce_sum", "reduce_window_sum", "cumsum"}
 STEPS = {"add", "sub", "mul", "div", "neg"}
@@ -42,12 +45,17 @@ class Affine:
         return (*self.pre, *([self.core] if self.core else []), *self.post)
 
 
-def find_affine(program: Program, value: int, *, fold: bool) -> Affine | None:
-    """The linear layer whose output is `value`, or None if what computes it is not affine."""
+def find_affine(
+    program: Program, value: int, *, fold: bool, activation: Callable[[int], Any]
+) -> Affine | None:
+    """The linear layer whose output is `value`, or None if what computes it is not affine.
+
+    activation: the activation that ends in a value, if any.
+    """
     last = program.producer.get(value)
     if last is None or not (_is_step(program, last) or _is_core(program, last)):
         return None
-    chain, core = _walk_back(program, value)
+    chain, core = _walk_back(program, value, activation)
     if core is None:
         return _standing_alone(program, chain)
     fitting = len(chain) if fold or core.name in SUMS else _bias_only(chain)
@@ -59,7 +67,7 @@ def find_affine(program: Program, value: int, *, fold: bool) -> Affine | None:
     if fitting < len(chain) and any(_is_step(program, eqn) for eqn in chain[fitting:]):
         return _standing_alone(program, chain[fitting:])
     (active,) = program.active_inputs(core)
-    pre = _before(program, core, active) if fold and core.name not in SUMS else []
+    pre = _before(program, core, active, activation) if fold and core.name not in SUMS else []
     root = program.active_inputs(pre[0])[0] if pre else active
     return Affine(core, tuple(pre), tuple(chain), root)
 
@@ -69,6 +77,7 @@ def _is_step(program: Program, eqn: Eqn) -> bool:
     return (
         eqn.name in STEPS
         and len(active) == 1
+        and is_inexact(program.avals[eqn.outputs[0]])
         and not (eqn.name == "div" and eqn.inputs[1] in program.active)
         and program.shape(active[0]) == program.shape(eqn.outputs[0])
     )
@@ -83,7 +92,7 @@ def changes_scale(program: Program, eqn: Eqn) -> bool:
 
 def _is_core(program: Program, eqn: Eqn) -> bool:
     active = program.active_inputs(eqn)
-    if len(active) != 1:
+    if len(active) != 1 or not is_inexact(program.avals[eqn.outputs[0]]):
         return False
     if eqn.name == "conv_general_dilated":
         return eqn.inputs[0] in program.active and eqn.params["batch_group_count"] == 1
@@ -108,7 +117,9 @@ def _is_bijective(program: Program, eqn: Eqn) -> bool:
     )
 
 
-def _walk_back(program: Program, value: int) -> tuple[list[Eqn], Eqn | None]:
+def _walk_back(
+    program: Program, value: int, activation: Callable[[int], Any]
+) -> tuple[list[Eqn], Eqn | None]:
     """The run of steps that ends in `value`, in order, and the core it starts from, if any.
 
     An intermediate value that something else reads too ends the run: it must stay visible.
@@ -117,7 +128,8 @@ def _walk_back(program: Program, value: int) -> tuple[list[Eqn], Eqn | None]:
     while (eqn := program.producer.get(value)) is not None:
         if _is_core(program, eqn):
             return chain[::-1], eqn
-        if not (_is_step(program, eqn) or _is_bijective(program, eqn)):
+        movable = _is_step(program, eqn) or _is_bijective(program, eqn)
+        if not movable or activation(value):
             break
         (before,) = program.active_inputs(eqn)
         chain.append(eqn)
@@ -144,11 +156,11 @@ def _bias_only(chain: list[Eqn]) -> int:
     return moved + 1 if chain and chain[moved].name == "add" else 0
 
 
-def _before(program: Program, core: Eqn, value: int) -> list[Eqn]:
+def _before(program: Program, core: Eqn, value: int, activation: Callable[[int], Any]) -> list[Eqn]:
     """The run before a core that can be folded into it."""
     if program.consumers[value] > 1:
         return []
-    chain, other = _walk_back(program, value)
+    chain, other = _walk_back(program, value, activation)
     if other is not None:  # the run belongs to the product it comes from
         return []
     allowed = _input_features(program, core)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from .activations import NON_NEGATIVE, find_activation, uniform_values
+from .activations import GATES, NON_NEGATIVE, Activation, find_activation, uniform_values
 from .attention import find_norm, find_softmax, is_product
 from .axes import Axes, find_axes
 from .fold import SUMS, Affine, find_affine, rounds
@@ -107,6 +109,7 @@ def _text(program: Program) -> str:
 
 def _find_layers(program: Program, uniform: dict[int, Any], fold: bool) -> list[Layer]:
     """Walks from the outputs to the input and reads the layer that computes each value needed."""
+    activation = cache(partial(find_activation, program, uniform))
     needed = [v for v in program.outputs if v in program.active]
     done = set(program.inputs)
     layers: list[Layer] = []
@@ -114,19 +117,20 @@ def _find_layers(program: Program, uniform: dict[int, Any], fold: bool) -> list[
         value = needed.pop()
         if value in done:
             continue
-        layer = _read(program, uniform, value, fold)
+        layer = _read(program, activation, value, fold)
         done.update(layer.outputs)
         layers.append(layer)
         needed.extend(layer.inputs)
     return sorted(layers, key=lambda layer: max(program.order[v] for v in layer.outputs))
 
 
-def _read(program: Program, uniform: dict[int, Any], value: int, fold: bool) -> Layer:
-    if activation := find_activation(program, uniform, value):
-        if activation.name == "identity":
-            return Layer("structure", activation.eqns, (activation.root,), (value,))
-        return Layer("activation", activation.eqns, (activation.root,), (value,), activation)
-    if affine := find_affine(program, value, fold=fold):
+def _read(
+    program: Program, activation: Callable[[int], Activation | None], value: int, fold: bool
+) -> Layer:
+    if found := activation(value):
+        kind, detail = ("structure", None) if found.name == "identity" else ("activation", found)
+        return Layer(kind, found.eqns, (found.root,), (value,), detail)
+    if affine := find_affine(program, value, fold=fold, activation=activation):
         return Layer(_affine_kind(affine), affine.eqns, (affine.root,), (value,), affine)
     eqn = program.producer[value]
     active = tuple(program.active_inputs(eqn))
@@ -151,21 +155,36 @@ def _read(program: Program, uniform: dict[int, Any], value: int, fold: bool) -> 
 def _with_weighing(layers: list[Layer]) -> list[Layer]:
     """Says of each product which of its two values only weighs the other: attention or a gate.
 
-    It is what a softmax made, else what an activation made, if that is true of one and not of both.
+    It is what a softmax made, else what a sigmoid made (or 1 minus it, or twice it), else what any
+    activation made: the first of these that is true of one and not of both.
     """
     maker = {v: layer for layer in layers for v in layer.outputs}
 
-    def kind(value: int) -> str | None:
+    def made_by(value: int, *passing: str) -> Layer | None:
+        """The layer that makes a value, before those of the passing kinds."""
         layer = maker.get(value)
-        while layer is not None and layer.kind == "structure" and len(layer.inputs) == 1:
+        while layer is not None and layer.kind in passing and len(layer.inputs) == 1:
             layer = maker.get(layer.inputs[0])
-        return layer.kind if layer else None
+        return layer
+
+    def is_attention(value: int) -> bool:
+        made = made_by(value, "structure")
+        return made is not None and made.kind == "softmax"
+
+    def is_gate(value: int) -> bool:
+        made = made_by(value, "structure", "scale")
+        return made is not None and made.kind == "activation" and made.detail.name in GATES
+
+    def is_activated(value: int) -> bool:
+        made = made_by(value, "structure")
+        return made is not None and made.kind == "activation"
 
     def weighing(layer: Layer) -> int | None:
-        kinds = [kind(v) for v in layer.inputs]
-        counts = {k: kinds.count(k) for k in ("softmax", "activation")}
-        sole = next((k for k, count in counts.items() if count == 1), None)
-        return kinds.index(sole) if sole else None
+        for weighs in (is_attention, is_gate, is_activated):
+            found = [weighs(v) for v in layer.inputs]
+            if found.count(True) == 1:
+                return found.index(True)
+        return None
 
     return [
         replace(layer, detail=weighing(layer)) if layer.kind == "product" else layer

@@ -177,16 +177,24 @@ def _unrolled(eqn) -> ClosedJaxpr:
     )
 
 
-_HALF = (jnp.bfloat16, jnp.float16)
+def is_inexact(array: Any) -> bool:
+    """Whether an array, or what has its dtype, holds no whole numbers or truth values: what has a
+    derivative, and may carry relevance."""
+    return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
 def single(dtype) -> Any:
-    """float32 for half precision, the dtype itself otherwise."""
-    return jnp.dtype(jnp.float32) if dtype in _HALF else jnp.dtype(dtype)
+    """float32 for half precision and less (float8), the dtype itself otherwise."""
+    dtype = jnp.dtype(dtype)
+    less = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.dtype(jnp.float32) if less else dtype
+
+
+_SINGLE = jnp.finfo(jnp.float32)
 
 
 def evaluate(eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
-    """The equation's outputs, in float32 where the model computes in half precision.
+    """The equation's outputs, in float32 where the model computes in half precision or less.
 
     Matrix products run at the highest precision: the passes of TF32 and bfloat16 would drown
     the small angles this library measures.
@@ -197,6 +205,9 @@ def evaluate(eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
     }
     if "precision" in params and eqn.name in ("conv_general_dilated", "dot_general"):
         params["precision"] = (jax.lax.Precision.HIGHEST,) * 2
+    if eqn.name == "reduce_precision":  # a cast to half precision and back, in one
+        params["exponent_bits"] = max(params["exponent_bits"], _SINGLE.nexp)
+        params["mantissa_bits"] = max(params["mantissa_bits"], _SINGLE.nmant)
     outs = eqn.primitive.bind(*values, **params)
     return outs if eqn.primitive.multiple_results else [outs]
 

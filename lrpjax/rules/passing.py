@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.dtypes import float0
 
-from ..graph import Op, bare
+from ..graph import Op, bare, is_inexact
 from .rule import negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
@@ -23,13 +25,22 @@ def pass_(op: Op, x: jax.Array, y: jax.Array) -> Pull:
 
 
 def gradient(op: Op, *values: jax.Array) -> Pull:
-    """R_in = J^T R, J the Jacobian of the layer: what `jax.vjp` does."""
+    """R_in = J^T R, J the Jacobian of the layer: what `jax.vjp` does.
+
+    None goes to whole numbers and truth values, and none comes from them.
+    """
     *inputs, y = values
     function: Callable = op
     if op.layer.kind == "activation":
         function = lambda x: op.detail(x).astype(y.dtype)  # a cast may belong to it
     _, pull = jax.vjp(function, *inputs)
-    return lambda r: bare(pull(r))
+    of_inexact = lambda r, y: r if is_inexact(y) else np.zeros(y.shape, float0)
+
+    def towards(r):
+        found = pull(jax.tree.map(of_inexact, r, y))
+        return bare(None if v.dtype == float0 else v for v in found)
+
+    return towards
 
 
 def input_times_gradient(op: Op, x: jax.Array, y: jax.Array) -> Pull:
