@@ -1,5 +1,5 @@
 """The command line: `lrpjax csc`, `attribute`, `plan`, `methods`, `patterns`, `simulate`,
-`train`."""
+`spectrum`, `train`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 import typer
 from rich.console import Console
 
-from . import attribute, csc, describe, patterns, simulate, train
+from . import attribute, csc, describe, patterns, simulate, spectrum, train
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
@@ -25,6 +25,7 @@ for _command in (
     describe.methods,
     patterns.patterns,
     simulate.simulate,
+    spectrum.spectrum,
     train.train,
 ):
     app.command()(_command)

@@ -195,38 +195,45 @@ def _place(graph: Graph, value: int, number: int) -> list[int]:
 
 def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
     start, stop = whole["start"], whole["layer"]
-    parts = [f"the whole map within {whole['angle']:.2g} degrees"]
-    if local["places"] > 1:
-        parts.insert(
-            0,
-            f"each location keeps its direction within {local['angle']:.2g} degrees (half of them "
-            f"within {local['quantiles']['50']:.2g})",
-        )
-    angles = " and ".join(parts)
-    if whole["one_minus_cos"] > 1 + _ROUNDING:
-        a, b = whole["pair"]
-        claim = (
-            f"There is no bound for the whole map: what {a} and {b} send to {stop} is "
-            f"{whole['angle']:.0f} degrees apart"
-        )
-        if local["places"] > 1 and local["one_minus_cos"] <= 1 + _ROUNDING:
-            claim += f", but whatever non-negative relevance {start} holds, {parts[0]}"
-    else:
-        claim = f"Whatever non-negative relevance {start} holds, at {stop} {angles}"
-    if whole["beyond"] is not None:
-        claim += (
-            f"; of {whole['units']} units drawn at random, so that with 99 % confidence at most "
-            f"{100 * whole['beyond']:.2g} % of the pairs of units are farther apart"
-        )
+    scopes = [whole] if local["places"] == 1 else [local, whole]
+    bounds, claims = [], []
+    for row in scopes:
+        if row["one_minus_cos"] <= 1 + _ROUNDING:
+            bounds.append(_bound(row))
+        else:
+            a, b = row["pair"]
+            where = "over the whole map" if row is whole else f"at location {row['place']}"
+            claims.append(
+                f"There is no bound {where}: what {a} and {b} send to {stop} is "
+                f"{row['angle']:.0f} degrees apart."
+            )
+    if bounds:
+        held = f"Whatever non-negative relevance {start} holds, at {stop} {' and '.join(bounds)}"
+        if whole["beyond"] is not None:
+            held += (
+                f" (of {whole['units']} units drawn at random: with 99 % confidence at most "
+                f"{100 * whole['beyond']:.2g} % of the pairs of units are farther apart)"
+            )
+        claims.insert(0, held + ".")
     mixed = [
-        f"{100 * row['gaussian_share']:.0f} % {where}"
-        for row, where in ((local, "at a location"), (whole, "over the whole map"))
-        if row["gaussian_share"] is not None and (row is whole or row["places"] > 1)
+        f"{100 * row['gaussian_share']:.0f} % "
+        + ("over the whole map" if row is whole else "at a location")
+        for row in scopes
+        if row["gaussian_share"] is not None
     ]
-    return (
-        f"{claim}. Of pairs of Gaussian relevance, which has both signs, {' and '.join(mixed)} are "
-        "no farther apart than that."
-    )
+    if bounds and mixed:
+        claims.append(
+            "Of pairs of Gaussian relevance, which has both signs, "
+            f"{' and '.join(mixed)} are no farther apart than that, up to sign."
+        )
+    return " ".join(claims)
+
+
+def _bound(row: dict[str, Any]) -> str:
+    if row["scope"] == "map":
+        return f"the whole map within {row['angle']:.2g} degrees"
+    half = row["quantiles"]["50"]
+    return f"each location keeps its direction within {row['angle']:.2g} degrees (half of them within {half:.2g})"
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

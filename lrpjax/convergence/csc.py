@@ -30,6 +30,7 @@ from ..methods import resolve_chain
 from ..propagate import chain, reached
 from ..reading import Reading, below, environment, output_layer, read, values_at
 
+Scope = Literal["location", "map"]
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
 _BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless `chunk` says more
 
@@ -63,7 +64,7 @@ def csc(
     start: str | None = None,
     layers: Sequence[str] | None = None,
     vectors: int = 5,
-    over: Literal["location", "map"] = "location",
+    over: Scope = "location",
     chunk: int | None = None,
     progress: bool = False,
 ) -> CSC:

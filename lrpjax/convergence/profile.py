@@ -1,14 +1,14 @@
 """The spectrum of a method's chain beside its CSC, layer by layer: do they tell the same story?
 
-Two Gaussian vectors sent through a matrix with singular values s_1 >= s_2 >= ... come out at an angle
-that is, for small s_2 / s_1, (s_2 / s_1) |a - b| with a and b independent Cauchy variables: half of
-the pairs have 1 - |cos| below
+Two Gaussian vectors sent through a matrix with singular values s_1 >= s_2 >= ... come out at the
+angle (s_2 / s_1) |a - b|, a and b independent Cauchy variables, if s_2 / s_1 is small and what
+follows s_2 smaller yet. Half of the pairs then have 1 - |cos| below
 
     2 (s_2 / s_1)^2
 
-where s_3 and what follows are small, and below somewhat more where not. Like is compared with like:
-over the whole map the singular values of the whole chain, and at a location those of the block that
-leads to its channels.
+and many further singular values of one size only add to it. Like is compared with like: over the
+whole map the singular values of the whole chain, and at a location those of the block that leads to
+its channels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer, values_at
-from .csc import csc, key_text, locations, reached_layers
+from .csc import Scope, csc, key_text, locations, reached_layers
 from .spectrum import lyapunov, singular_values
 
 _SKETCH = 64  # units of a chain above which blocks are known by as many Gaussian vectors
@@ -74,19 +74,9 @@ def profile(
     reading = one_example(model, images[:1], method)
     start = start or output_layer(reading.graph)
     names = list(layers or reached_layers(reading, method, start)[1:])
-    cosines = {
-        over: csc(
-            model,
-            images,
-            method,
-            key=keys[0],
-            start=start,
-            layers=names,
-            vectors=vectors,
-            over=over,
-        ).rows
-        for over in ("map", "location")
-    }
+    measure = partial(csc, model, images, method, key=keys[0], start=start, layers=names)
+    scopes: tuple[Scope, ...] = ("map", "location")
+    cosines = {scope: measure(vectors=vectors, over=scope).rows for scope in scopes}
     whole = singular_values(model, images, method, key=keys[1], start=start, layers=names, k=2)
     blocks = _block_ratios(model, images, method, keys[1], start, names)
     gaps: dict[str, list[dict]] = {}
@@ -96,18 +86,18 @@ def profile(
     rows = []
     for name, at_map, at_location in zip(names, cosines["map"], cosines["location"], strict=True):
         ratios = [r["ratio"] if r["resolved"] else np.inf for r in whole.rows if r["layer"] == name]
-        row: dict[str, Any] = {"method": method.name, "start": start, "layer": name}
-        for scope, found, measured in (
+        found: dict[str, Any] = {"method": method.name, "start": start, "layer": name}
+        for scope, values, measured in (
             ("map", np.asarray(ratios), at_map),
             ("location", blocks[name], at_location),
         ):
-            row[f"{scope}_ratio"] = _finite(np.median(found))
-            row[f"{scope}_expected"] = _finite(np.median(2 / found**2)) or None
-            row[f"{scope}_csc"] = measured["one_minus_median"]
+            found[f"{scope}_ratio"] = _finite(np.median(values))
+            found[f"{scope}_expected"] = _finite(np.median(2 / values**2)) or None
+            found[f"{scope}_csc"] = measured["one_minus_median"]
         for field in ("gap", "total_gap"):
             known = [link[field] for link in gaps.get(name, []) if link[field] is not None]
-            row[field] = float(np.median(known)) if known else None
-        rows.append(row)
+            found[field] = float(np.median(known)) if known else None
+        rows.append(found)
     return Profile({"images": len(images), "vectors": vectors, "key": key_text(key)}, rows)
 
 
@@ -129,10 +119,9 @@ def _block_ratios(
             units = jnp.eye(n, dtype=op.dtype)
             if n > _SKETCH:
                 units = jax.random.normal(jax.random.fold_in(key, i), (n, _SKETCH), op.dtype)
-            maps = [
-                op.rmatmat(units[:, j : j + op.chunk]) for j in range(0, units.shape[1], op.chunk)
-            ]
-            ratios = np.asarray(_ratios(graph, value, op.in_shapes[0], jnp.concatenate(maps, 1).T))
+            chunks = range(0, units.shape[1], op.chunk)
+            maps = jnp.concatenate([op.rmatmat(units[:, j : j + op.chunk]) for j in chunks], 1).T
+            ratios = np.asarray(_ratios(graph, value, op.in_shapes[0], maps))
             found[op.stop].append(ratios[~np.isnan(ratios)])
     return {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from .heatmaps import heatmap as heatmap
 from .heatmaps import normalise as normalise
 from .heatmaps import sheet as sheet
+from .profiles import profile as profile
 from .simulated import simulation as simulation
 from .spectra import pattern_spectrum as pattern_spectrum
 
