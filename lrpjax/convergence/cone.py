@@ -232,8 +232,10 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
 def _bound(row: dict[str, Any]) -> str:
     if row["scope"] == "map":
         return f"the whole map within {row['angle']:.2g} degrees"
-    half = row["quantiles"]["50"]
-    return f"each location keeps its direction within {row['angle']:.2g} degrees (half of them within {half:.2g})"
+    return (
+        f"each location keeps its direction within {row['angle']:.2g} degrees (half of them within "
+        f"{row['quantiles']['50']:.2g})"
+    )
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
