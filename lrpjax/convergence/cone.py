@@ -95,7 +95,7 @@ def certificate(
     draw, gaussian, probe = jax.random.split(key, 3)
     places = locations(reading.graph, value, jnp.zeros((1, *op.in_shapes[0])))
     rays = _rays(op, places.shape[2], memory_limit, draw)
-    if len(rays.units) < 2:
+    if rays.sending < 2:
         raise ValueError(
             f"Fewer than two units of {start!r} send relevance to {stop!r}: there is no angle."
         )
@@ -104,8 +104,10 @@ def certificate(
     for row in rows:
         row |= {"method": method.name, "start": start, "layer": stop}
     parts = _links(reading, method, start, stop)
-    for part in [*parts, op] if len(parts) != 1 else parts:
+    whole = rays.maps if rays.complete else None
+    for part in parts[:-1] if len(parts) == 1 else parts:
         rows.append({"scope": "link", **conditions(part, probe, memory_limit)})
+    rows.append({"scope": "link", **conditions(op, probe, memory_limit, whole)})
     return Certificate({"vectors": vectors, "key": key_text(key)}, rows)
 
 
@@ -118,10 +120,12 @@ def _links(reading: Reading, method: Method, start: str, stop: str) -> list[Chai
 
 
 class Rays(NamedTuple):
-    """The maps (units, n_in) of single units of a layer, and whether all that send are there."""
+    """The maps (units, n_in) of single units of a layer, how many of these send anything, and
+    whether all units of the layer are there."""
 
     units: np.ndarray
     maps: jax.Array
+    sending: int
     complete: bool
 
 
@@ -137,8 +141,7 @@ def _rays(op: ChainOperator, places: int, memory_limit: float, key: jax.Array) -
         maps = jnp.concatenate([op.rmatmat(one_hot(chunk)).T for chunk in chunks])
     else:
         units, maps = np.arange(n_out), op.dense(memory_limit=memory_limit)
-    sending = np.asarray(jnp.any(maps != 0, 1))
-    return Rays(units[sending], maps[sending], most >= n_out)
+    return Rays(units, maps, int(jnp.any(maps != 0, 1).sum()), most >= n_out)
 
 
 def _angles(
@@ -169,9 +172,9 @@ def _angles(
                 "pair": [unit_name(op.start, unit, op.out_shape) for unit in pair],
                 "place": _place(graph, value, worst) if scope == "location" else None,
                 "places": len(angles),
-                "units": len(rays.units),
+                "units": rays.sending,
                 "exact": rays.complete and bool(apart[worst] <= 1 + _ROUNDING),
-                "beyond": None if rays.complete else _beyond(len(rays.units)),
+                "beyond": None if rays.complete else _beyond(rays.sending),
                 "quantiles": {str(q): float(angle) for q, angle in quantiles},
                 "gaussian_share": float(inside.mean()) if inside.size else None,
             }

@@ -28,7 +28,7 @@ from .csc import key_text, reached_layers
 _OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge
 _SWEEPS = 30
 _SETTLED = 1e-4  # by how much a logarithm may still change between two sweeps
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-4  # of what is left of a direction, which bounds the error of its value
 _PER_VALUE = 12  # products for each singular value, above which the dense matrix costs less
 
 
@@ -72,8 +72,8 @@ def singular_values(
 
     images: a batch (N, ...). start: a layer (default: the model's output). layers: where the chains
     end (default: those below `start` that `csc` measures). Z is multiplied with and never stored,
-    by Golub and Kahan's bidiagonalisation (matfree), to 1e-6 or the model's precision; a Z of fewer
-    than 12 k rows or columns is made dense. key: of the first Lanczos vector.
+    by Golub and Kahan's bidiagonalisation (matfree), to 1e-4 at worst; a Z of fewer than 12 k rows
+    or columns is made dense. key: of the first Lanczos vector.
     Raises as `lrpjax.chain` does, and ValueError if the iteration does not converge.
     """
     method = resolve_chain(method, model)

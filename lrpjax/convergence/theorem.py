@@ -24,8 +24,10 @@ _NAMED = 5  # units named at most
 _WORK = 4e10  # terms in Birkhoff's coefficient, above which it is not computed
 
 
-def conditions(op: ChainOperator, key: jax.Array, memory_limit: float) -> dict[str, Any]:
-    """One row for a link of the chain.
+def conditions(
+    op: ChainOperator, key: jax.Array, memory_limit: float, dense: jax.Array | None = None
+) -> dict[str, Any]:
+    """One row for a link of the chain. dense: its matrix, where that is known already.
 
     start, layer; non_negative: "yes" (proved for every entry), "no" or "unproven"; negative: an
     entry below zero, in words; zero_columns: how many units send nothing, zero_units names some;
@@ -35,7 +37,7 @@ def conditions(op: ChainOperator, key: jax.Array, memory_limit: float) -> dict[s
     """
     in_use, reached, supports, tested = _supports(op, key)
     row: dict[str, Any] = {"start": op.start, "layer": op.stop}
-    row["non_negative"], row["negative"] = _sign(op, memory_limit)
+    row["non_negative"], row["negative"] = _sign(op, memory_limit, dense)
     silent = np.flatnonzero(~in_use)
     row["zero_columns"] = len(silent)
     row["zero_units"] = [unit_name(op.start, i, op.out_shape) for i in silent[:_NAMED]]
@@ -49,7 +51,9 @@ def conditions(op: ChainOperator, key: jax.Array, memory_limit: float) -> dict[s
         row["orthogonal"] = f"{a} and {b}"
     holes = bool((reached[:, None] & ~supports).any())
     positive = row["non_negative"] == "yes"
-    row["birkhoff"] = _birkhoff(op, holes, in_use, reached, memory_limit) if positive else None
+    row["birkhoff"] = None
+    if positive:
+        row["birkhoff"] = _birkhoff(op, holes, in_use, reached, memory_limit, dense)
     return row
 
 
@@ -78,7 +82,9 @@ def _supports(op: ChainOperator, key: jax.Array) -> tuple[np.ndarray, ...]:
     return in_use, reached, np.asarray(op.rmatmat(columns) != 0), tested
 
 
-def _sign(op: ChainOperator, memory_limit: float) -> tuple[str, str | None]:
+def _sign(
+    op: ChainOperator, memory_limit: float, dense: jax.Array | None
+) -> tuple[str, str | None]:
     """Whether Z is non-negative, and an entry that is not, in words."""
     try:
         below = np.asarray(signed_sums(op).minus)
@@ -89,11 +95,11 @@ def _sign(op: ChainOperator, memory_limit: float) -> tuple[str, str | None]:
     worst = int(below.argmax())
     column = np.asarray(op.matvec(np.eye(1, op.shape[1], worst)[0]))
     if column.min() >= 0:  # the bound is not tight: look at the matrix itself, if it can be held
-        if math.prod(op.shape) * jnp.dtype(op.dtype).itemsize > memory_limit:
+        if dense is None and _too_large(op, memory_limit):
             return "unproven", None
-        dense = np.asarray(op.dense(memory_limit=memory_limit))
+        dense = op.dense(memory_limit=memory_limit) if dense is None else dense
         worst = int(dense.min(0).argmin())
-        column = dense[:, worst]
+        column = np.asarray(dense[:, worst])
         if column.min() >= 0:
             return "yes", None
     sender = unit_name(op.start, int(column.argmin()), op.out_shape)
@@ -101,16 +107,28 @@ def _sign(op: ChainOperator, memory_limit: float) -> tuple[str, str | None]:
     return "no", f"{column.min():.2g} from {sender} to {receiver}"
 
 
+def _too_large(op: ChainOperator, memory_limit: float) -> bool:
+    return math.prod(op.shape) * jnp.dtype(op.dtype).itemsize > memory_limit
+
+
 def _birkhoff(
-    op: ChainOperator, holes: bool, in_use: np.ndarray, reached: np.ndarray, memory_limit: float
+    op: ChainOperator,
+    holes: bool,
+    in_use: np.ndarray,
+    reached: np.ndarray,
+    memory_limit: float,
+    dense: jax.Array | None,
 ) -> float | None:
     if holes:  # one unit sends nothing where another sends something: Delta is infinite
         return 1.0
     n_out, n_in = int(in_use.sum()), int(reached.sum())
-    too_large = math.prod(op.shape) * jnp.dtype(op.dtype).itemsize > memory_limit
-    if too_large or n_out * n_in * min(n_out, n_in) > _WORK or not n_out:
+    if n_out * n_in * min(n_out, n_in) > _WORK or not n_out:
         return None
-    dense = op.dense(memory_limit=memory_limit)[in_use][:, reached]
+    if dense is None and _too_large(op, memory_limit):
+        return None
+    dense = op.dense(memory_limit=memory_limit) if dense is None else dense
+    if not (in_use.all() and reached.all()):
+        dense = dense[in_use][:, reached]
     if not (dense > 0).all():
         return 1.0
     return float(jnp.tanh(projective_diameter(dense if n_out <= n_in else dense.T) / 4))
