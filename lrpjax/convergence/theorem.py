@@ -9,7 +9,7 @@ matrix is positive.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,25 +35,21 @@ def conditions(
     orthogonal: a pair that does not, in words; birkhoff: tanh(Delta / 4), 1.0 where Delta is
     infinite, or None where it was not computed or entries are negative.
     """
-    in_use, reached, supports, tested = _supports(op, key)
+    probe = Probe(*map(np.asarray, _probe(op, key)))
     row: dict[str, Any] = {"start": op.start, "layer": op.stop}
     row["non_negative"], row["negative"] = _sign(op, memory_limit, dense)
-    silent = np.flatnonzero(~in_use)
+    silent = np.flatnonzero(~probe.in_use)
     row["zero_columns"] = len(silent)
     row["zero_units"] = [unit_name(op.start, i, op.out_shape) for i in silent[:_NAMED]]
-    common = np.asarray(op.matmat(supports * _weights(key, (op.shape[1], 1), op.dtype)) != 0)
-    row["overlap"] = float(common[in_use].mean()) if in_use.any() else None
-    row["orthogonal"] = None
-    apart = np.argwhere(in_use[:, None] & ~common)
+    row["overlap"] = row["orthogonal"] = row["birkhoff"] = None
+    if len(silent) < len(probe.in_use):
+        row["overlap"] = float(probe.common[probe.in_use].mean())
+    apart = np.argwhere(probe.in_use[:, None] & ~probe.common)
     if len(apart):
-        other, i = apart[0]
-        a, b = (unit_name(op.start, int(u), op.out_shape) for u in (tested[i], other))
-        row["orthogonal"] = f"{a} and {b}"
-    holes = bool((reached[:, None] & ~supports).any())
-    positive = row["non_negative"] == "yes"
-    row["birkhoff"] = None
-    if positive:
-        row["birkhoff"] = _birkhoff(op, holes, in_use, reached, memory_limit, dense)
+        pair = (probe.tested[apart[0, 1]], apart[0, 0])
+        row["orthogonal"] = " and ".join(unit_name(op.start, u, op.out_shape) for u in pair)
+    if row["non_negative"] == "yes":
+        row["birkhoff"] = _birkhoff(op, probe, memory_limit, dense)
     return row
 
 
@@ -63,23 +59,30 @@ def unit_name(layer: str, number: int, shape: tuple[int, ...]) -> str:
     return f"{layer}[{','.join(map(str, place))}]"
 
 
-def _weights(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Positive numbers without a pattern: a sum of terms weighted by them is 0 if all terms are."""
-    return jax.random.uniform(key, shape, dtype, 0.5, 1.5)
+class Probe(NamedTuple):
+    """in_use (n_out,): which units send anything. reached (n_in,): which places receive anything.
+    tested (t,): the numbers of some units; supports (n_in, t): where each of them sends, common
+    (n_out, t): which units send to one of these places."""
+
+    in_use: Any
+    reached: Any
+    tested: Any
+    supports: Any
+    common: Any
 
 
-def _supports(op: ChainOperator, key: jax.Array) -> tuple[np.ndarray, ...]:
-    """Which units send anything, which places receive anything, where each of some units sends
-    (n_in, tested), and the numbers of these units."""
+@jax.jit
+def _probe(op: ChainOperator, key: jax.Array) -> Probe:
+    """A sum of terms with random positive weights is zero only if all of them are."""
     n_out, n_in = op.shape
-    in_use = np.asarray(op.matvec(_weights(key, (n_in,), op.dtype)) != 0)
-    reached = np.asarray(op.rmatvec(_weights(key, (n_out,), op.dtype)) != 0)
-    using = np.flatnonzero(in_use)
-    spread = np.linspace(0, len(using) - 1, min(_TESTED, len(using))).round().astype(int)
-    tested = using[spread] if len(using) else using
-    columns = np.zeros((n_out, max(1, len(tested))))
-    columns[tested, np.arange(len(tested))] = 1
-    return in_use, reached, np.asarray(op.rmatmat(columns) != 0), tested
+    weigh = lambda shape: jax.random.uniform(key, shape, op.dtype, 0.5, 1.5)
+    in_use = op.matvec(weigh((n_in,))) != 0
+    count = jnp.cumsum(in_use)
+    tested = jnp.searchsorted(count, jnp.linspace(1, count[-1], min(_TESTED, n_out)).round())
+    units = jax.nn.one_hot(tested, n_out, axis=0, dtype=op.dtype)
+    down = op.rmatmat(jnp.concatenate([weigh((n_out, 1)), units], 1)) != 0
+    reached, supports = down[:, 0], down[:, 1:]
+    return Probe(in_use, reached, tested, supports, op.matmat(supports * weigh((n_in, 1))) != 0)
 
 
 def _sign(
@@ -112,19 +115,15 @@ def _too_large(op: ChainOperator, memory_limit: float) -> bool:
 
 
 def _birkhoff(
-    op: ChainOperator,
-    holes: bool,
-    in_use: np.ndarray,
-    reached: np.ndarray,
-    memory_limit: float,
-    dense: jax.Array | None,
+    op: ChainOperator, probe: Probe, memory_limit: float, dense: jax.Array | None
 ) -> float | None:
-    if holes:  # one unit sends nothing where another sends something: Delta is infinite
-        return 1.0
-    n_out, n_in = int(in_use.sum()), int(reached.sum())
-    if n_out * n_in * min(n_out, n_in) > _WORK or not n_out:
+    in_use, reached = probe.in_use, probe.reached
+    if not in_use.any():
         return None
-    if dense is None and _too_large(op, memory_limit):
+    if (reached[:, None] & ~probe.supports).any():
+        return 1.0  # one unit sends nothing where another sends something: Delta is infinite
+    n_out, n_in = int(in_use.sum()), int(reached.sum())
+    if n_out * n_in * min(n_out, n_in) > _WORK or (dense is None and _too_large(op, memory_limit)):
         return None
     dense = op.dense(memory_limit=memory_limit) if dense is None else dense
     if not (in_use.all() and reached.all()):
