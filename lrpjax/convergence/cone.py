@@ -198,7 +198,7 @@ def _place(graph: Graph, value: int, number: int) -> list[int]:
 
 def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
     start, stop = whole["start"], whole["layer"]
-    scopes = [whole] if local["places"] == 1 else [local, whole]
+    scopes = [whole] if local["places"] == 1 else [whole, local]
     bounds, claims = [], []
     for row in scopes:
         if row["one_minus_cos"] <= 1 + _ROUNDING:
@@ -234,11 +234,9 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
 
 def _bound(row: dict[str, Any]) -> str:
     if row["scope"] == "map":
-        return f"the whole map within {row['angle']:.2g} degrees"
-    return (
-        f"each location keeps its direction within {row['angle']:.2g} degrees (half of them within "
-        f"{row['quantiles']['50']:.2g})"
-    )
+        return f"the whole map keeps its direction within {row['angle']:.2g} degrees"
+    half = row["quantiles"]["50"]
+    return f"each location its own within {row['angle']:.2g} (half of them within {half:.2g})"
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

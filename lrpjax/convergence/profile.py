@@ -92,7 +92,7 @@ def profile(
             ("location", blocks[name], at_location),
         ):
             found[f"{scope}_ratio"] = _finite(np.median(values))
-            found[f"{scope}_expected"] = _finite(np.median(2 / values**2)) or None
+            found[f"{scope}_expected"] = _finite(2 / np.median(values) ** 2) or None
             found[f"{scope}_csc"] = measured["one_minus_median"]
         for field in ("gap", "total_gap"):
             known = [link[field] for link in gaps.get(name, []) if link[field] is not None]
