@@ -33,8 +33,8 @@ def linear_chain(*matrices):
     """A model of dense layers fc1, fc2, ... whose Z under "gradient" are these, fc1's first."""
 
     def forward(p, x):
-        for layer in p.values():
-            x = x @ layer["kernel"]
+        for i in range(len(p)):
+            x = x @ p[f"fc{i + 1}"]["kernel"]
         return x
 
     weights = {f"fc{i}": {"kernel": jnp.asarray(z).T} for i, z in enumerate(matrices, 1)}
@@ -45,8 +45,8 @@ def relu_chain(*kernels):
     """Dense layers fc1, fc2, ... of kernels (in, out) with ReLUs between them."""
 
     def forward(p, x):
-        for i, layer in enumerate(p.values()):
-            x = (jax.nn.relu(x) if i else x) @ layer["kernel"]
+        for i in range(len(p)):
+            x = (jax.nn.relu(x) if i else x) @ p[f"fc{i + 1}"]["kernel"]
         return x
 
     weights = {f"fc{i}": {"kernel": jnp.asarray(w)} for i, w in enumerate(kernels, 1)}
