@@ -231,7 +231,7 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
 
 def _bound(row: dict[str, Any]) -> str:
     if row["scope"] == "map":
-        return f"the whole map within {row['angle']:.2g} degrees"
+        return f"the whole map keeps its direction within {row['angle']:.2g} degrees"
     return (
         f"each location keeps its direction within {row['angle']:.2g} degrees (half of them within "
         f"{row['quantiles']['50']:.2g})"
