@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import TypeVar
 
+from rich import get_console
 from rich.progress import Progress
 
 T = TypeVar("T")
@@ -25,9 +27,14 @@ def silent() -> Iterator[None]:
         _silent.reset(token)
 
 
+def _drawable() -> bool:
+    """A notebook without ipywidgets shows a warning in place of a bar."""
+    return not get_console().is_jupyter or find_spec("ipywidgets") is not None
+
+
 def track(steps: Sequence[T], description: str) -> Iterator[T]:
     """Yields the steps; a bar appears once they have taken longer than a few seconds."""
-    bar = Progress(transient=True, disable=_silent.get())
+    bar = Progress(transient=True, disable=_silent.get() or not _drawable())
     task = bar.add_task(description, total=len(steps))
     begin = time.monotonic()
     try:
