@@ -75,6 +75,8 @@ class ChainOperator:
         return _many_up(self, self._checked(columns, 1))
 
     def _checked(self, columns: Any, axis: int) -> jax.Array:
+        if jnp.iscomplexobj(columns):
+            raise TypeError("The vectors must be real numbers, got complex ones.")
         columns = jnp.asarray(columns, self.dtype)
         if columns.ndim != 2 or len(columns) != self.shape[axis]:
             raise ValueError(
@@ -306,12 +308,18 @@ def _up(op: ChainOperator, v: jax.Array) -> jax.Array:
 
 @jax.jit
 def _many_down(op: ChainOperator, columns: jax.Array) -> jax.Array:
-    return jax.vmap(partial(_down, op), 1, 1)(columns)
+    return _in_chunks(partial(_down, op), columns, op.chunk)
 
 
 @jax.jit
 def _many_up(op: ChainOperator, columns: jax.Array) -> jax.Array:
-    return jax.vmap(partial(_up, op), 1, 1)(columns)
+    return _in_chunks(partial(_up, op), columns, op.chunk)
+
+
+def _in_chunks(apply: Callable, columns: jax.Array, chunk: int) -> jax.Array:
+    if columns.shape[1] <= chunk:
+        return jax.vmap(apply, 1, 1)(columns)
+    return jax.lax.map(apply, columns.T, batch_size=chunk).T
 
 
 @jax.jit

@@ -343,7 +343,6 @@ def test_bad_vectors():
             multiply(np.ones((32, 4, 1)))
 
 
-@pytest.mark.xfail(strict=True, reason="the imaginary part is dropped without an error")
 def test_complex_vectors_are_refused():
     with pytest.raises(TypeError, match="real numbers"):
         chain("lrp-z").matvec(np.ones(32) * 1j)

@@ -17,6 +17,7 @@ from lrpjax.convergence import spectrum
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 PROMISED = 1e-6  # what the iteration stops at, relative
+LOOKED = 2 * 4  # products that look for another copy of a value
 SETTLED = 1e-4  # what a logarithm may still change by from one sweep to the next
 DENSE = 1e-10  # float64 singular values, relative to the largest
 KEY = jax.random.key(0)
@@ -111,11 +112,12 @@ def test_large_matrices_are_not_written_down(monkeypatch, shape):
     row = one_row(with_values(values, shape))
     np.testing.assert_allclose(row["values"], values[:5], rtol=PROMISED)
     assert row["ratio"] == pytest.approx(1 / 0.7, rel=PROMISED)
-    assert row["products"] in (2 * 25, 2 * 50)
+    assert row["products"] == 2 * 25 + LOOKED
 
 
 def test_what_does_not_converge_is_made_dense(monkeypatch):
     matrix = with_values(1 + np.arange(40) ** 0.5, (40, 40))
+    monkeypatch.setattr(spectrum, "_TOLERANCE", 0.0)
     row = one_row(matrix, k=3)
     np.testing.assert_allclose(row["values"], 1 + np.arange(39, 36, -1) ** 0.5, rtol=PROMISED)
     assert row["products"] == 2 * 15 + 2 * 30 + 40
@@ -132,7 +134,7 @@ def test_which_side_of_twelve_k_is_dense():
     matrix = with_values(0.5 ** np.arange(30), (30, 40))
     assert one_row(matrix, k=3)["products"] == 30
     row = one_row(matrix, k=2)
-    assert row["products"] in (2 * 10, 2 * 20)
+    assert row["products"] == 2 * 10 + LOOKED
     np.testing.assert_allclose(row["values"], [1, 0.5], rtol=PROMISED)
 
 
@@ -144,7 +146,7 @@ def test_a_chain_of_large_layers():
     assert [row["layer"] for row in rows] == ["fc1", "input"]
     for row, matrix in zip(rows, [matrices[1], matrices[1] @ matrices[0]], strict=True):
         np.testing.assert_allclose(row["values"], np.linalg.svd(matrix)[1][:2], rtol=PROMISED)
-        assert row["products"] == 20
+        assert row["products"] == 2 * 10 + LOOKED
     (row,) = singular_values(model, x, "gradient", start="fc1", layers=["input"], k=1).rows
     assert row["values"] == pytest.approx([1], rel=PROMISED) and row["ratio"] is None
 
@@ -190,9 +192,6 @@ def test_a_ratio_beyond_the_precision_is_not_resolved():
     assert row["resolved"] and row["ratio"] == pytest.approx(1e9, rel=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a Krylov space of one vector holds one direction of an equal pair"
-)
 def test_equal_values_are_all_found():
     rest = 3 * np.random.default_rng(0).random(96)
     row = one_row(with_values(np.array([10, 10, 9, 8, *rest]), (100, 100)), k=2)
@@ -292,9 +291,6 @@ def test_a_link_of_zeros_is_not_resolved():
     assert np.isfinite([row["total"] for row in rows]).all()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a direction's rounding is that of the link's largest, not of its own"
-)
 @pytest.mark.parametrize("values", [[5.0], [1.0, 1e-20]])
 def test_a_link_of_rank_one_is_not_resolved(values):
     draw = np.random.default_rng(0).normal

@@ -91,6 +91,11 @@ def certificate(
     reading = one_example(model, x, method)
     start = start or output_layer(reading.graph)
     (op,) = chains(reading, method, start, [stop])
+    if len(op.in_shapes) > 1:
+        raise ValueError(
+            f"The model has {len(op.in_shapes)} inputs, whose maps are of different kinds: give an "
+            "inner layer for stop."
+        )
     (value,) = values_at(reading.graph, start, [stop])
     draw, gaussian, probe = jax.random.split(key, 3)
     places = locations(reading.graph, value, jnp.zeros((1, *op.in_shapes[0])))
@@ -136,9 +141,7 @@ def _rays(op: ChainOperator, places: int, memory_limit: float, key: jax.Array) -
     most = max(2, min(n_out, fits, int((_PAIRS / places) ** 0.5)))
     if most < n_out:
         units = np.sort(np.asarray(jax.random.permutation(key, n_out))[:most])
-        chunks = [units[i : i + op.chunk] for i in range(0, most, op.chunk)]
-        one_hot = lambda numbers: jax.nn.one_hot(numbers, n_out, axis=0, dtype=op.dtype)
-        maps = jnp.concatenate([op.rmatmat(one_hot(chunk)).T for chunk in chunks])
+        maps = op.rmatmat(jax.nn.one_hot(units, n_out, axis=0, dtype=op.dtype)).T
     else:
         units, maps = np.arange(n_out), op.dense(memory_limit=memory_limit)
     return Rays(units, maps, int(jnp.any(maps != 0, 1).sum()), most >= n_out)

@@ -82,8 +82,7 @@ def csc(
         raise ValueError(f'Cosines are over a "location" or the "map", got over={over!r}.')
     if vectors < 2:
         raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
-    if not hasattr(images, "shape") or len(images) == 0:
-        raise ValueError("CSC needs a batch of images: one array (N, ...) with N at least 1.")
+    check_images(images)
     method = resolve_chain(method, model)
     first = read(model, images[:1], fold=method.fold)
     graph = first.graph
@@ -131,6 +130,12 @@ def csc(
         rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
     settings = {"images": len(images), "vectors": vectors, "key": key_text(key)}
     return CSC(settings, rows)
+
+
+def check_images(images: Any) -> None:
+    """Raises ValueError for anything but a batch of at least one image."""
+    if not hasattr(images, "shape") or not images.shape or len(images) == 0:
+        raise ValueError("Images are needed as a batch: one array (N, ...) with N at least 1.")
 
 
 def reached_layers(reading: Reading, method: Method, start: str) -> list[str]:

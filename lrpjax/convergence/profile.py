@@ -29,7 +29,7 @@ from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer, values_at
-from .csc import Scope, csc, key_text, locations, reached_layers
+from .csc import Scope, check_images, csc, key_text, locations, reached_layers
 from .spectrum import lyapunov, singular_values
 
 _SKETCH = 64  # units of a chain above which blocks are known by as many Gaussian vectors
@@ -70,6 +70,7 @@ def profile(
     Methods without links (DeepLIFT) have no gaps. Raises as `csc` and `lrpjax.chain` do.
     """
     method = resolve_chain(method, model)
+    check_images(images)
     keys = jax.random.split(key, 3)
     reading = one_example(model, images[:1], method)
     start = start or output_layer(reading.graph)
@@ -119,8 +120,7 @@ def _block_ratios(
             units = jnp.eye(n, dtype=op.dtype)
             if n > _SKETCH:
                 units = jax.random.normal(jax.random.fold_in(key, i), (n, _SKETCH), op.dtype)
-            chunks = range(0, units.shape[1], op.chunk)
-            maps = jnp.concatenate([op.rmatmat(units[:, j : j + op.chunk]) for j in chunks], 1).T
+            maps = op.rmatmat(units).T
             ratios = np.asarray(_ratios(graph, value, op.in_shapes[0], maps))
             found[op.stop].append(ratios[~np.isnan(ratios)])
     return {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,13 @@ from ..chain import ChainOperator, chains, links, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer
-from .csc import key_text, reached_layers
+from .csc import check_images, key_text, reached_layers
 
 _OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge
 _SWEEPS = 30
 _SETTLED = 1e-4  # by how much a logarithm may still change between two sweeps
 _TOLERANCE = 1e-4  # of what is left of a direction, which bounds the error of its value
+_CHECK = 4  # steps that look for another copy of a singular value
 _PER_VALUE = 12  # products for each singular value, above which the dense matrix costs less
 
 
@@ -50,8 +51,9 @@ class Lyapunov(Results):
     A row has method, start, layer (at whose output the link ends), image, growth (the natural
     logarithm of what the link does to the length of each leading direction), gap (growth_1 -
     growth_2), total (the sum of growth down to here; at the last link the logarithms of the whole
-    chain's singular values), total_gap (log sigma_1 / sigma_2 at the last) and resolved (for each
-    direction: whether all of its growth stands above rounding; where not, it is an upper bound).
+    chain's singular values), total_gap (log sigma_1 / sigma_2 at the last), resolved (for each
+    direction: whether all of its growth stands above rounding; where not, it is an upper bound) and
+    settled (whether the last sweep changed no total by more than 1e-4).
     """
 
     def __add__(self, other: Lyapunov) -> Lyapunov:
@@ -77,6 +79,7 @@ def singular_values(
     Raises as `lrpjax.chain` does, and ValueError if the iteration does not converge.
     """
     method = resolve_chain(method, model)
+    check_images(images)
     _at_least("k", k, 1)
     rows = []
     for i in track(range(len(images)), f"singular values, {method.name}"):
@@ -103,25 +106,40 @@ def singular_values(
     return SingularValues({"images": len(images), "k": k, "key": key_text(key)}, rows)
 
 
+class Lanczos(NamedTuple):
+    """What some steps of bidiagonalisation give: Ritz values, from the largest, how far each is
+    from a singular value at most, and its right vector (a column)."""
+
+    values: np.ndarray
+    missed: np.ndarray
+    vectors: np.ndarray
+
+
 def _leading(op: ChainOperator, k: int, key: jax.Array) -> tuple[np.ndarray, int]:
     """The k leading singular values, from the largest, and how many products they took."""
     least = min(op.shape)
     if least <= _PER_VALUE * k:
         return _of_dense(op, k), least
-    count = 0
-    for steps in (5 * k, 10 * k, 20 * k):
-        if steps >= least:
+    count, values, vectors = 0, np.zeros(0), np.zeros((op.shape[1], 0))
+    for turn in range(k):
+        for steps in (5 * k, 10 * k, 20 * k):
+            found = _lanczos(op, jax.random.fold_in(key, turn), steps, vectors)
+            count += 2 * steps
+            rounding = 10 * np.finfo(op.dtype).eps * found.values[0]
+            bound = np.maximum(_TOLERANCE * found.values[:k], rounding)
+            if (found.missed[:k] <= bound).all() or 2 * steps >= least:
+                break
+        if not (found.missed[:k] <= bound).all():
             break
-        count += 2 * steps
-        bidiagonal, left = (np.asarray(a, np.float64) for a in _bidiagonal(op, key, steps))
-        if not np.isfinite(bidiagonal).all():  # the first vector's Krylov space was exhausted
-            break
-        u, values, _ = np.linalg.svd(bidiagonal)
-        # How far Z^T u is from sigma v, of unit vectors u and v (Golub and Kahan 1965).
-        missed = left * np.abs(u[-1, :k])
-        rounding = 10 * np.finfo(op.dtype).eps * values[0]
-        if (missed <= np.maximum(_TOLERANCE * values[:k], rounding)).all():
-            return values[:k], count
+        values = np.concatenate([values, found.values[:k]])
+        order = np.argsort(-values)[:k]
+        vectors = np.concatenate([vectors, found.vectors[:, :k]], 1)[:, order]
+        values = values[order]
+        # One vector finds one copy of a repeated value: is there more, beside what was found?
+        more = _lanczos(op, jax.random.fold_in(key, k + turn), _CHECK, vectors)
+        count += 2 * _CHECK
+        if not more.values[0] > values[-1] * (1 + _TOLERANCE):
+            return values, count
     try:
         return _of_dense(op, k), count + least
     except ValueError as error:
@@ -131,13 +149,27 @@ def _leading(op: ChainOperator, k: int, key: jax.Array) -> tuple[np.ndarray, int
         ) from error
 
 
+def _lanczos(op: ChainOperator, key: jax.Array, steps: int, known: np.ndarray) -> Lanczos:
+    """Of Z beside the right vectors that are known. Golub and Kahan 1965."""
+    b, left, basis = (np.asarray(a, np.float64) for a in _bidiagonal(op, key, steps, known))
+    if not np.isfinite(b).all():  # the first vector's Krylov space was exhausted
+        return Lanczos(np.zeros(steps), np.full(steps, np.inf), np.zeros((op.shape[1], steps)))
+    u, values, vt = np.linalg.svd(b)
+    return Lanczos(values, left * np.abs(u[-1]), basis.T @ vt.T)
+
+
 @partial(jax.jit, static_argnums=2)
-def _bidiagonal(op: ChainOperator, key: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
-    """The upper bidiagonal B of Z = U B V^T after some steps, and the length of what is left."""
+def _bidiagonal(
+    op: ChainOperator, key: jax.Array, steps: int, known: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The upper bidiagonal B of Z = U B V^T, the length of what is left, and V^T."""
     precision = jnp.zeros(()).dtype  # matfree's, whatever the model's
-    multiply = lambda v: op.matvec(v.astype(op.dtype)).astype(precision)
-    found = bidiag(steps)(multiply, jax.random.normal(key, op.shape[1:], precision))
-    return found.J_small, jnp.linalg.norm(found.residual)
+    known = known.astype(precision)
+    beside = lambda v: v - known @ (known.T @ v)
+    multiply = lambda v: op.matvec(beside(v).astype(op.dtype)).astype(precision)
+    first = beside(jax.random.normal(key, op.shape[1:], precision))
+    found = bidiag(steps)(multiply, first)
+    return found.J_small, jnp.linalg.norm(found.residual), found.Q_tall[1]
 
 
 def _of_dense(op: ChainOperator, k: int) -> np.ndarray:
@@ -164,6 +196,7 @@ def lyapunov(
     leads to `stop` (it lies inside of a residual block).
     """
     method = resolve_chain(method, model)
+    check_images(images)
     _at_least("k", k, 1)
     rows = []
     for i in track(range(len(images)), f"Lyapunov exponents, {method.name}"):
@@ -172,24 +205,26 @@ def lyapunov(
         chain = links(reading, method, start_name, stop)
         if not chain:
             raise ValueError(f"Between {start_name!r} and {stop!r} there is nothing to multiply.")
-        growths, resolved = _growths(chain, k, jax.random.fold_in(key, i))
+        growths, resolved, settled = _growths(chain, k, jax.random.fold_in(key, i))
         for n, op in enumerate(chain):
             total = growths[: n + 1].sum(0)
             row = {"method": method.name, "start": start_name, "layer": op.stop, "image": i}
             row |= {"growth": growths[n].tolist(), "gap": _gap(growths[n])}
             row |= {"total": total.tolist(), "total_gap": _gap(total)}
-            rows.append({**row, "resolved": resolved[: n + 1].all(0).tolist()})
+            row |= {"resolved": resolved[: n + 1].all(0).tolist(), "settled": settled}
+            rows.append(row)
     return Lyapunov({"images": len(images), "k": k, "key": key_text(key)}, rows)
 
 
 def _growths(
     chain: Sequence[ChainOperator], k: int, key: jax.Array
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms of diag R at each link (links, k), and whether they stand above rounding."""
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Logarithms of diag R at each link (links, k), whether they stand above rounding, and whether
+    the sweeps have settled."""
     columns = min(k + _OVERSAMPLING, *(n for op in chain for n in op.shape))
     k = min(k, columns)
     q, _ = jnp.linalg.qr(jax.random.normal(key, (chain[0].shape[0], columns), chain[0].dtype))
-    before = None
+    before, settled = np.full(k, np.inf), False
     for _ in range(_SWEEPS):
         growths, resolved = [], []
         for op in chain:
@@ -197,19 +232,20 @@ def _growths(
             growths.append(np.asarray(growth, np.float64)[:k])
             resolved.append(np.asarray(above)[:k])
         total = np.sum(growths, 0)
-        if before is not None and np.abs(total - before).max() < _SETTLED:
+        settled = bool(np.abs(total - before).max() < _SETTLED)
+        if settled:
             break
         before = total
         for op in reversed(chain):
             q, _, _ = _stretched(op.matmat(q))
-    return np.stack(growths), np.stack(resolved)
+    return np.stack(growths), np.stack(resolved), settled
 
 
 @jax.jit
 def _stretched(y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Y = Q R: Q, log |diag R| and whether each is more than the rounding of its column of Y."""
+    """Y = Q R: Q, log |diag R| and whether each is more than the rounding of Y."""
     q, r = jnp.linalg.qr(y)
-    rounding = 4 * jnp.finfo(y.dtype).eps * jnp.linalg.norm(y, axis=0)
+    rounding = 4 * jnp.finfo(y.dtype).eps * jnp.linalg.norm(y, axis=0).max()
     floor = jnp.maximum(rounding, jnp.finfo(y.dtype).tiny)
     diagonal = jnp.abs(jnp.diagonal(r))
     return q, jnp.log(jnp.maximum(diagonal, floor)), diagonal > floor

@@ -42,9 +42,10 @@ def conditions(
     row["zero_columns"] = len(silent)
     row["zero_units"] = [unit_name(op.start, i, op.out_shape) for i in silent[:_NAMED]]
     row["overlap"] = row["orthogonal"] = row["birkhoff"] = None
-    if len(silent) < len(probe.in_use):
-        row["overlap"] = float(probe.common[probe.in_use].mean())
-    apart = np.argwhere(probe.in_use[:, None] & ~probe.common)
+    others = probe.in_use[:, None] & (np.arange(len(probe.in_use))[:, None] != probe.tested)
+    if others.any():
+        row["overlap"] = float(probe.common[others].mean())
+    apart = np.argwhere(others & ~probe.common)
     if len(apart):
         pair = (probe.tested[apart[0, 1]], apart[0, 0])
         row["orthogonal"] = " and ".join(unit_name(op.start, u, op.out_shape) for u in pair)

@@ -98,17 +98,17 @@ def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
 
 
 def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: Bound, high: Bound) -> Pull:
-    """R_j = sum_i (W_ij x_j - W+_ij l - W-_ij u) R_i / sum_k (the same). Montavon et al. 2017.
+    """R_j = sum_i (W+_ij (x_j - l) + W-_ij (x_j - u)) R_i / sum_k (the same). Montavon et al. 2017.
 
-    For inputs known to lie in the box [l, u], each a number or one for each channel; the bias
-    takes no part.
+    That is W x - W+ l - W- u, of terms that are not negative for inputs in the box [l, u]. The
+    bounds are a number each or one for each channel; the bias takes no part.
     """
-    l, u = (_per_channel(op, x, bound) for bound in (low, high))
-    total = op(x) - op(l, positive) - op(u, negative)
+    above, below = x - _per_channel(op, x, low), x - _per_channel(op, x, high)
+    total = stabilise(op(above, positive) + op(below, negative))
 
     def pull(r):
-        s = r / stabilise(total)
-        return x * op.T(s) - l * op.T(s, positive) - u * op.T(s, negative)
+        s = r / total
+        return above * op.T(s, positive) + below * op.T(s, negative)
 
     return pull
 
