@@ -58,7 +58,8 @@ def test_what_is_kept_is_clean(notebook):
             assert output.get("name") != "stderr", f"cell {number} warns"
             text = output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
             text += str(output.get("data", {}).get("text/html", ""))
-            assert not re.search(r"(?<![\w.])/(work|home|tmp|root|usr|Users)/|[A-Z]:\\", text)
+            assert str(ROOT.parent) not in text
+            assert not re.search(r"(?<![\w.])/(home|tmp|root|usr|Users)/|[A-Z]:\\", text)
 
 
 def test_is_in_the_readme(notebook):
