@@ -12,10 +12,10 @@ import numpy as np
 
 from .activations import PRELU
 from .blocks import Entry, of_each_entry
+from .convolutions import cheap_form
 from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
 from .program import Eqn, Program, evaluate, run, single
-from .strided import is_strided, without_stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +187,11 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     rearranged = lambda x, weights, entry: from_core(product(to_core(x), weights, entry))
     z_core = jax.ShapeDtypeStruct(program.shape(core_out), x_like.dtype)
     parts = Core(core, side, to_core, from_core, w.shape, z_core)
-    unstrided = None
-    if is_strided(program, core):
-        unstrided = lambda x, weights: from_core(without_stride(core, to_core(x), weights))
-    return Linear(layer, rearranged, w, b, x_like, parts, unstrided)
+    form = cheap_form(program, core)
+    cheap = None
+    if form is not None:
+        cheap = lambda x, weights: from_core(form(to_core(x), weights))
+    return Linear(layer, rearranged, w, b, x_like, parts, cheap)
 
 
 def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:

@@ -1,4 +1,4 @@
-"""Transposes of strided convolutions by phases: the numbers of JAX's own transpose."""
+"""Transposes of convolutions in a cheaper form: the numbers of JAX's own transpose."""
 
 import itertools
 
@@ -16,7 +16,10 @@ LAYOUTS = {
     "mixed": (("HWNC", "OHWI", "NCHW"), (13, 11, 2, 3)),
 }
 PADDINGS = ("SAME", "VALID", ((3, 1), (0, 2)), ((-1, 0), (1, -1)))
-CASES = list(itertools.product(LAYOUTS, (1, 2, 3, 7), ((2, 2), (3, 1), (4, 4)), PADDINGS))
+CASES = [
+    *itertools.product(LAYOUTS, (1, 2, 3, 7), ((2, 2), (3, 1), (4, 4)), PADDINGS),
+    *itertools.product(LAYOUTS, (1,), ((1, 1),), PADDINGS),
+]
 
 
 @pytest.mark.usefixtures("quick_compile")
