@@ -225,9 +225,9 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
         f"{100 * row['gaussian_share']:.0f} % "
         + ("over the whole map" if row is whole else "at a location")
         for row in scopes
-        if row["gaussian_share"] is not None
+        if row["gaussian_share"] is not None and row["one_minus_cos"] <= 1 + _ROUNDING
     ]
-    if bounds and mixed:
+    if mixed:
         claims.append(
             "Of pairs of Gaussian relevance, which has both signs, "
             f"{' and '.join(mixed)} are no farther apart than that, up to sign."
