@@ -58,6 +58,11 @@ class ChainOperator:
     def shape(self) -> tuple[int, int]:
         return math.prod(self.out_shape), sum(map(math.prod, self.in_shapes))
 
+    @property
+    def nbytes(self) -> int:
+        """What Z would take, made dense."""
+        return math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
+
     def rmatvec(self, r: Any) -> jax.Array:
         """Z^T r, (n_out,) to (n_in,): propagates relevance of `start` to `stop`."""
         return self.rmatmat(jnp.ravel(r)[:, None])[:, 0]
@@ -91,12 +96,11 @@ class ChainOperator:
 
         memory_limit: in bytes. ValueError if Z takes more, with what to use instead.
         """
-        size = math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
-        if size > memory_limit:
+        if self.nbytes > memory_limit:
             n_out, n_in = self.shape
             raise ValueError(
                 f"Z from {self.start!r} to {self.stop!r} is {n_out} x {n_in} and takes "
-                f"{_bytes(size)}, more than the limit of {_bytes(memory_limit)}: use lrpjax.chain, "
+                f"{_bytes(self.nbytes)}, more than the limit of {_bytes(memory_limit)}: use lrpjax.chain, "
                 "which multiplies with it without storing it, or give a larger memory_limit."
             )
         return _dense(self)

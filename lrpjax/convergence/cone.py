@@ -110,7 +110,7 @@ def certificate(
         row |= {"method": method.name, "start": start, "layer": stop}
     parts = _links(reading, method, start, stop)
     whole = rays.maps if rays.complete else None
-    for part in parts[:-1] if len(parts) == 1 else parts:
+    for part in parts if len(parts) > 1 else []:  # a single link is the whole chain
         rows.append({"scope": "link", **conditions(part, probe, memory_limit)})
     rows.append({"scope": "link", **conditions(op, probe, memory_limit, whole)})
     return Certificate({"vectors": vectors, "key": key_text(key)}, rows)
@@ -176,13 +176,18 @@ def _angles(
                 "place": _place(graph, value, worst) if scope == "location" else None,
                 "places": len(angles),
                 "units": rays.sending,
-                "exact": rays.complete and bool(apart[worst] <= 1 + _ROUNDING),
+                "exact": rays.complete and _is_bound(float(apart[worst])),
                 "beyond": None if rays.complete else _beyond(rays.sending),
                 "quantiles": {str(q): float(angle) for q, angle in quantiles},
                 "gaussian_share": float(inside.mean()) if inside.size else None,
             }
         )
     return rows
+
+
+def _is_bound(one_minus_cos: float) -> bool:
+    """Whether the widest pair bounds the cone: up to 90 degrees (see `rays`)."""
+    return one_minus_cos <= 1 + _ROUNDING
 
 
 def _beyond(units: int) -> float:
@@ -204,7 +209,7 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
     scopes = [whole] if local["places"] == 1 else [whole, local]
     bounds, claims = [], []
     for row in scopes:
-        if row["one_minus_cos"] <= 1 + _ROUNDING:
+        if _is_bound(row["one_minus_cos"]):
             bounds.append(_bound(row))
         else:
             a, b = row["pair"]
@@ -225,7 +230,7 @@ def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:
         f"{100 * row['gaussian_share']:.0f} % "
         + ("over the whole map" if row is whole else "at a location")
         for row in scopes
-        if row["gaussian_share"] is not None and row["one_minus_cos"] <= 1 + _ROUNDING
+        if row["gaussian_share"] is not None and _is_bound(row["one_minus_cos"])
     ]
     if mixed:
         claims.append(

@@ -87,9 +87,9 @@ def csc(
     first = read(model, images[:1], fold=method.fold)
     graph = first.graph
     start_name = start or output_layer(graph)
-    names = tuple(reached_layers(first, method, start_name) if layers is None else layers)
-    values = values_at(graph, start_name, names)
     arrives = reached(first, method, start_name)
+    names = tuple(_arriving(graph, start_name, arrives) if layers is None else layers)
+    values = values_at(graph, start_name, names)
     for name, value in zip(names, values, strict=True):
         if value not in arrives:
             raise ValueError(
@@ -140,9 +140,12 @@ def check_images(images: Any) -> None:
 
 def reached_layers(reading: Reading, method: Method, start: str) -> list[str]:
     """Of `measured_layers`, those that relevance reaches under the method."""
-    found = measured_layers(reading.graph, start)
-    arrives = reached(reading, method, start)
-    places = values_at(reading.graph, start, found)
+    return _arriving(reading.graph, start, reached(reading, method, start))
+
+
+def _arriving(graph: Graph, start: str, arrives: set[int]) -> list[str]:
+    found = measured_layers(graph, start)
+    places = values_at(graph, start, found)
     return [name for name, v in zip(found, places, strict=True) if v in arrives]
 
 

@@ -8,7 +8,6 @@ matrix is positive.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -99,7 +98,7 @@ def _sign(
     worst = int(below.argmax())
     column = np.asarray(op.matvec(np.eye(1, op.shape[1], worst)[0]))
     if column.min() >= 0:  # the bound is not tight: look at the matrix itself, if it can be held
-        if dense is None and _too_large(op, memory_limit):
+        if dense is None and op.nbytes > memory_limit:
             return "unproven", None
         dense = op.dense(memory_limit=memory_limit) if dense is None else dense
         worst = int(dense.min(0).argmin())
@@ -111,10 +110,6 @@ def _sign(
     return "no", f"{column.min():.2g} from {sender} to {receiver}"
 
 
-def _too_large(op: ChainOperator, memory_limit: float) -> bool:
-    return math.prod(op.shape) * jnp.dtype(op.dtype).itemsize > memory_limit
-
-
 def _birkhoff(
     op: ChainOperator, probe: Probe, memory_limit: float, dense: jax.Array | None
 ) -> float | None:
@@ -124,7 +119,7 @@ def _birkhoff(
     if (reached[:, None] & ~probe.supports).any():
         return 1.0  # one unit sends nothing where another sends something: Delta is infinite
     n_out, n_in = int(in_use.sum()), int(reached.sum())
-    if n_out * n_in * min(n_out, n_in) > _WORK or (dense is None and _too_large(op, memory_limit)):
+    if n_out * n_in * min(n_out, n_in) > _WORK or (dense is None and op.nbytes > memory_limit):
         return None
     dense = op.dense(memory_limit=memory_limit) if dense is None else dense
     if not (in_use.all() and reached.all()):
