@@ -100,8 +100,9 @@ class ChainOperator:
             n_out, n_in = self.shape
             raise ValueError(
                 f"Z from {self.start!r} to {self.stop!r} is {n_out} x {n_in} and takes "
-                f"{_bytes(self.nbytes)}, more than the limit of {_bytes(memory_limit)}: use lrpjax.chain, "
-                "which multiplies with it without storing it, or give a larger memory_limit."
+                f"{_bytes(self.nbytes)}, more than the limit of {_bytes(memory_limit)}: use "
+                "lrpjax.chain, which multiplies with it without storing it, or give a larger "
+                "memory_limit."
             )
         return _dense(self)
 
