@@ -22,7 +22,7 @@ from ..methods import Explainer, resolve
 from .parameters import Order, parameters, randomised, stops
 from .result import Sanity, summary
 from .similarity import colour_of, measures, multiplied, reduced
-from .subject import Function, Subject
+from .subject import Function, Subject, function_name
 
 STATISTICS = (
     "BatchNorm's mean, variance, scale and shift are parameters of the convolution in front; "
@@ -134,7 +134,7 @@ def _smoothed(function: Function, samples: int, noise: float, key: jax.Array) ->
         noisy = (x + sigma * jax.random.normal(k, x.shape) for k in keys)
         return np.mean([np.asarray(function(model, each, target)) for each in noisy], 0)
 
-    smooth.__name__ = f"{getattr(function, '__name__', 'function')} (smooth)"
+    smooth.__name__ = f"{function_name(function)} (smooth)"
     return smooth
 
 

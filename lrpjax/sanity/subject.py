@@ -48,7 +48,7 @@ class Subject:
         self.model, self.images = model, images
         self.method: Any
         if callable(method) and not isinstance(method, Explainer):
-            self.method, self.name = method, getattr(method, "__name__", "function")
+            self.method, self.name = method, function_name(method)
         else:
             self.method = resolve(method, model)
             self.name = self.method.name
@@ -62,19 +62,21 @@ class Subject:
                 raise ValueError(f"There are {len(images)} images, but {len(target)} targets.")
             first = np.asarray(target)[: self.chunk]
         self.reading: Reading = read_for_target(model, images[: self.chunk], rules, first)
-        logits = np.concatenate([np.asarray(part) for part in self._each(self._logits)])
+        logits = self.logits()
         self.classes = logits.shape[1]
         checks.check_finite([logits], ["the model's output"])
         checks.check_target(target, logits.shape)
         at = logits.argmax(-1) if target is None else np.asarray(target)
         self.target: np.ndarray = np.broadcast_to(at, len(images))
 
-    def _logits(self, index: np.ndarray) -> jax.Array:
-        return logits_of(self.reading.graph, self.reading.consts, [self.images[index]])
+    def logits(self, images: Any = None) -> np.ndarray:
+        """The model's output (N, classes), for other images of the same shape if given."""
+        images = self.images if images is None else images
+        run = lambda index: logits_of(self.reading.graph, self.reading.consts, [images[index]])
+        return np.concatenate([np.asarray(part) for part in self._each(run, len(images))])
 
-    def _each(self, run: Callable[[np.ndarray], Any]) -> list[Any]:
+    def _each(self, run: Callable[[np.ndarray], Any], count: int) -> list[Any]:
         """What `run` gives for the images of each chunk, without what fills up the last."""
-        count = len(self.images)
         return [
             run(filled_up(i, self.chunk, count))[: count - i] for i in range(0, count, self.chunk)
         ]
@@ -95,7 +97,8 @@ class Subject:
             consts[place] = value
         at = self.target if target is None else target
         if isinstance(self.method, Method):
-            parts = self._each(lambda index: self._relevance(consts, index, at[index]))
+            run = lambda index: self._relevance(consts, index, at[index])
+            parts = self._each(run, len(self.images))
             found: Any = np.concatenate([np.asarray(part) for part in parts])
         elif isinstance(self.method, Estimator):
             (found,) = self.method.explain(replace(self.reading, consts=consts), at)
@@ -115,6 +118,11 @@ class Subject:
         x = jnp.asarray(self.images[index])
         _, (found,) = explain(self.reading.graph, self.method, consts, [x], jnp.asarray(target))
         return found
+
+
+def function_name(function: Callable) -> str:
+    """Of a function that explains: its `name`, if it has one, else its own."""
+    return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
 
 
 def _fitting(model: Callable, images: Any, method: Method) -> int:
