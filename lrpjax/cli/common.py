@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,6 +119,29 @@ def make_method(name: str, network: Any, *, seed: int = 0) -> Any:
     if name in methods.TABLE and methods.TABLE[name].needs == "key":
         return methods.get(name, key=jax.random.key(seed))
     return methods.resolve(name, network)
+
+
+def class_number(target: str, classes: list[str], count: int) -> int:
+    """The number of a class, given as a name or as a number."""
+    if target in classes:
+        return classes.index(target)
+    try:
+        number = int(target)
+    except ValueError:
+        if not classes:
+            raise ValueError(
+                f"The target {target!r} is no number, and this model has no `classes` with names: "
+                f"give a number from 0 to {count - 1}."
+            ) from None
+        near = get_close_matches(target, classes, 3, 0.4) or classes[:10]
+        raise ValueError(
+            f"There is no class {target!r}; the nearest are {', '.join(near)}."
+        ) from None
+    if not 0 <= number < count:
+        raise ValueError(
+            f"There is no class {number}: this model's are numbered from 0 to {count - 1}."
+        )
+    return number
 
 
 def say_skipped(settings: dict[str, Any]) -> None:
