@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 Level = Literal["ignores", "doubt", "depends", "failed", "control"]
 Rows = Sequence[dict[str, Any]]
 
@@ -95,7 +97,7 @@ def summary(rows: Rows, method: str, made: Verdict) -> dict[str, Any]:
     own = [row for row in rows if row["method"] == method]
     cosines = [row for row in own if row["check"] == "csc"]
     cascade = [r for r in own if r["check"] == "mprt" and r["similarity"] == "ssim"]
-    spectra = [r for r in own if r["check"] == "spectrum"]
+    spectra = [r["ratio"] for r in own if r["check"] == "spectrum" and r["layer"] == "input"]
     bounds = [r for r in own if r["check"] == "certificate" and r.get("scope") == "map"]
     at = lambda found, field: found[-1][field] if found else None
     return {
@@ -106,7 +108,7 @@ def summary(rows: Rows, method: str, made: Verdict) -> dict[str, Any]:
         "random_logit": _median(own, "random-logit"),
         "mprt_first": cascade[0]["median"] if cascade else None,
         "mprt_last": at(cascade, "median"),
-        "sigma_ratio": at(spectra, "map_ratio"),
+        "sigma_ratio": float(np.median(spectra)) if spectra and None not in spectra else None,
         "certificate": bounds[0]["angle"] if bounds and bounds[0]["one_minus_cos"] <= 1 else None,
         "conservation": _median(own, "conservation", "relative error"),
         "completeness": _median(own, "completeness", "relative error"),

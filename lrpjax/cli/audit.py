@@ -102,9 +102,7 @@ def audit(
             out=out / "pieces",
         )
     except KeyboardInterrupt:
-        console.print(
-            f"Interrupted: what is finished is in {out / 'pieces'}; start again to go on."
-        )
+        say(f"Interrupted: what is finished is in {out / 'pieces'}; the same command goes on.")
         raise typer.Exit(INTERRUPTED) from None
     settings = {**inputs.settings, **found.settings, "seed": seed, "command": _command()}
     if labels:

@@ -89,7 +89,12 @@ def sanity(
         "multiplier": multiplier,
     }
     names = [name.strip() for name in layers.split(",")] if layers else None
-    cascade = {"order": order, "layers": names, "randomiser": randomiser, "draws": draws}
+    cascade: dict[str, Any] = {
+        "order": order,
+        "layers": names,
+        "randomiser": randomiser,
+        "draws": draws,
+    }
     jobs = [(name, each) for each in checks for name in dict.fromkeys(method or METHODS)]
     settings = {**inputs.settings, "seed": seed, "order": order, "randomiser": randomiser}
     settings |= {"draws": draws, "classes": classes, "colour": colour, "multiplier": multiplier}

@@ -186,8 +186,8 @@ def _sections(audit: Audit) -> Iterator[Section]:
         )
     missing = [*audit.rows_of("failed"), *audit.rows_of("unavailable")]
     if missing:
-        shown = (Column("method", "method"), Column("of", "check"), Column("reason", "why not"))
-        yield Section("What could not be measured", table=(shown, missing))
+        columns = (Column("method", "method"), Column("of", "check"), Column("reason", "why not"))
+        yield Section("What could not be measured", table=(columns, missing))
 
 
 def _marked(audit: Audit, check: str, similarity: str) -> list[dict[str, Any]]:
