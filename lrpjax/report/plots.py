@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter
 
+from .grids import cascade as cascade
+from .grids import two_classes as two_classes
 from .heatmaps import heatmap as heatmap
 from .heatmaps import sheet as sheet
 from .pictures import normalise as normalise
 from .profiles import profile as profile
+from .sanity import random_logit as random_logit
+from .sanity import randomisation as randomisation
 from .simulated import simulation as simulation
 from .spectra import pattern_spectrum as pattern_spectrum
 from .style import Figure, line_styles, name_layers, tidy, together

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -41,7 +41,7 @@ def line_styles() -> Iterator[dict[str, Any]]:
         }
 
 
-def together(curves: Mapping[str, Sequence[float]]) -> list[list[str]]:
+def together(curves: Mapping[str, Iterable[float]]) -> list[list[str]]:
     """The names in groups whose curves agree in four digits."""
     groups: dict[tuple, list[str]] = {}
     for name, curve in curves.items():
