@@ -65,7 +65,7 @@ def verdict(rows: Rows, thresholds: Thresholds, *, control: str | None = None) -
     unmoved = last is not None and moved is not None and moved >= thresholds.same_map
     if last is not None and unmoved:
         claims.append(
-            f"random parameters in {last['layer']} leave it as it is (SSIM {_interval(last)})"
+            f"random parameters in {last['layer']} change nothing (SSIM {_interval(last)})"
         )
     level: Level = "ignores" if blind else "doubt" if forgets or unmoved else "depends"
     if control is not None:
