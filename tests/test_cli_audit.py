@@ -9,13 +9,10 @@ import pytest
 from lrpjax import _jobs
 
 MODEL = """
-import jax
 from nets_audit import network
 
 def net():
-    model = network()
-    model.image_size = (8, 8)
-    return model
+    return network()
 """
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
