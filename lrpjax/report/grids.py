@@ -102,7 +102,7 @@ def two_classes(
 
     headings = [["image", *_wrapped(own), _DIFFERENCE] for own in names]
     new = [i for i in range(len(images)) if i == 0 or headings[i] != headings[i - 1]]
-    below = _BELOW + _HEADING * len(new) / (len(images) * len(values))
+    below = _BELOW + _HEADING * (len(new) - 1) / (len(images) * len(values))
     rows = [*values] * len(images)
     figure, panels = grid(rows, headings[0], cell=_cell(images[0]), below=below)
     for i, block in enumerate(panels.reshape(len(images), len(values), -1)):
