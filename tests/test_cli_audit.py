@@ -81,10 +81,14 @@ def test_ctrl_c_keeps_finished_pieces(run, tmp_path, monkeypatch):
 
 
 MISTAKES = {
-    "unknown check": (["sanity", "--check", "mptr"], "A check is mprt or random-logit"),
-    "unknown order": (["sanity", "--method", "gradient", "--order", "top"], "output, input"),
-    "unknown similarity": (["sanity", "--method", "gradient", "--similarity", "sim"], "ssim"),
-    "unknown layer": (["sanity", "--method", "gradient", "--layers", "conv9"], "conv1"),
+    "unknown check": (["sanity", "--check", "mptr"], "There is no check 'mptr'"),
+    "unknown order": (["sanity", "--order", "top"], "There is no order 'top'"),
+    "unknown randomiser": (["sanity", "--randomiser", "gauss"], "gaussian"),
+    "unknown similarity": (["sanity", "--similarity", "sim"], "ssim"),
+    "unknown layer": (
+        ["sanity", "--check", "mprt", "--method", "gradient", "--layers", "conv9"],
+        "conv1",
+    ),
     "classes without images": (["audit", "--two-classes", "0,1"], "needs both"),
     "one class": (["audit", "--two-class", "images.npz", "--two-classes", "0"], "two classes"),
     "threshold": (["audit", "--same-map", "2"], "same_map"),
