@@ -140,7 +140,10 @@ def _initialised(
     reading: Reading, layers: dict[str, tuple[int, ...]], model: Callable, like: Any
 ) -> dict[int, Any]:
     """The parameters of another model of the same structure."""
-    other = read(model, like, fold=True)
+    try:
+        other = read(model, like, fold=True)
+    except ValueError as error:
+        raise ValueError(f"init(key) gives a model that does not run here: {error}") from error
     paths, others = (_paths(r.graph) for r in (reading, other))
     shapes = [[getattr(c, "shape", None) for c in r.consts] for r in (reading, other)]
     if paths != others or shapes[0] != shapes[1]:
