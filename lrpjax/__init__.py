@@ -7,6 +7,7 @@ from . import methods as methods
 from . import models as models
 from . import patterns as patterns
 from . import rules as rules
+from . import sanity as sanity
 from .attribution import attribute as attribute
 from .attribution import vjp as vjp
 from .bottleneck import iba as iba

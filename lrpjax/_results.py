@@ -9,6 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Results:
@@ -40,3 +44,8 @@ class Results:
 
     def _require_columns(self) -> None:
         """Raises LookupError for rows of something else."""
+
+
+def key_text(key: jax.Array) -> list[int]:
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return np.asarray(data).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -41,6 +41,12 @@ def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:
     if not fine.all():
         bad = ", ".join(name for (_, name), ok in zip(known, fine, strict=True) if not ok)
         raise ValueError(f"There is NaN or infinity in {bad}: relevance of it would mean nothing.")
+
+
+def check_images(images: Any) -> None:
+    """Raises ValueError for anything but a batch of at least one image."""
+    if not hasattr(images, "shape") or not images.shape or len(images) == 0:
+        raise ValueError("Images are needed as a batch: one array (N, ...) with N at least 1.")
 
 
 def check_input(leaves: Sequence[Any]) -> None:
@@ -83,10 +89,15 @@ def _text(bound: np.ndarray) -> str:
 def find_layer(graph: Graph, name: str) -> Layer:
     """The layer of that name; ValueError with the nearest names if there is none."""
     layers = graph.by_name
-    if name not in layers:
-        near = get_close_matches(name, layers, 3, 0.4) or list(layers)
-        raise ValueError(f"There is no layer {name!r}; the nearest are {', '.join(near)}.")
+    check_known("layer", name, layers)
     return layers[name]
+
+
+def check_known(what: str, name: str, known: Collection[str]) -> None:
+    """Raises ValueError, with the nearest names, for one that is not among those known."""
+    if name not in known:
+        near = get_close_matches(name, known, 3, 0.4) or list(known)
+        raise ValueError(f"There is no {what} {name!r}; the nearest are {', '.join(near)}.")
 
 
 def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rule]:

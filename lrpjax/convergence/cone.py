@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._results import Results
+from .._results import Results, key_text
 from .._text import columns
 from ..chain import MEMORY, ChainOperator, chains, links, one_example
 from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import Reading, output_layer, values_at
-from .csc import key_text, locations, one_minus_cosines
+from .csc import locations, one_minus_cosines
 from .rays import degrees, widest
 from .theorem import conditions, unit_name
 

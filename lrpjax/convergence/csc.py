@@ -21,7 +21,7 @@ from rich.progress import track
 from scipy.special import betaincinv
 
 from .. import checks
-from .._results import Results
+from .._results import Results, key_text
 from ..chain import COMPUTING
 from ..graph import Graph
 from ..layer_statistics import filled_up
@@ -82,7 +82,7 @@ def csc(
         raise ValueError(f'Cosines are over a "location" or the "map", got over={over!r}.')
     if vectors < 2:
         raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
-    check_images(images)
+    checks.check_images(images)
     method = resolve_chain(method, model)
     first = read(model, images[:1], fold=method.fold)
     graph = first.graph
@@ -130,12 +130,6 @@ def csc(
         rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
     settings = {"images": len(images), "vectors": vectors, "key": key_text(key)}
     return CSC(settings, rows)
-
-
-def check_images(images: Any) -> None:
-    """Raises ValueError for anything but a batch of at least one image."""
-    if not hasattr(images, "shape") or not images.shape or len(images) == 0:
-        raise ValueError("Images are needed as a batch: one array (N, ...) with N at least 1.")
 
 
 def reached_layers(reading: Reading, method: Method, start: str) -> list[str]:
@@ -250,8 +244,3 @@ def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:
         "count": len(kept),
         "dropped": len(distances) - len(kept),
     }
-
-
-def key_text(key: jax.Array) -> list[int]:
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    return np.asarray(data).tolist()

@@ -22,14 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import checks
 from .._progress import track
-from .._results import Results
+from .._results import Results, key_text
 from ..chain import chains, one_example
 from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer, values_at
-from .csc import Scope, check_images, csc, key_text, locations, reached_layers
+from .csc import Scope, csc, locations, reached_layers
 from .spectrum import lyapunov, singular_values
 
 _SKETCH = 64  # units of a chain above which blocks are known by as many Gaussian vectors
@@ -70,7 +71,7 @@ def profile(
     Methods without links (DeepLIFT) have no gaps. Raises as `csc` and `lrpjax.chain` do.
     """
     method = resolve_chain(method, model)
-    check_images(images)
+    checks.check_images(images)
     keys = jax.random.split(key, 3)
     reading = one_example(model, images[:1], method)
     start = start or output_layer(reading.graph)

@@ -26,8 +26,7 @@ import numpy as np
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
-from .._results import Results
-from .csc import key_text
+from .._results import Results, key_text
 from .random_chains import ALPHAS, CASES, CONTROLS, DIMENSIONS, FAMILY, SQUARE, Measured, measure
 
 PERCENTILES = (0, 25, 50, 75, 100)

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from matfree.decomp import bidiag
 
+from .. import checks
 from .._progress import track
-from .._results import Results
+from .._results import Results, key_text
 from ..chain import ChainOperator, chains, links, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer
-from .csc import check_images, key_text, reached_layers
+from .csc import reached_layers
 
 _OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge
 _SWEEPS = 30
@@ -79,7 +80,7 @@ def singular_values(
     Raises as `lrpjax.chain` does, and ValueError if the iteration does not converge.
     """
     method = resolve_chain(method, model)
-    check_images(images)
+    checks.check_images(images)
     _at_least("k", k, 1)
     rows = []
     for i in track(range(len(images)), f"singular values, {method.name}"):
@@ -196,7 +197,7 @@ def lyapunov(
     leads to `stop` (it lies inside of a residual block).
     """
     method = resolve_chain(method, model)
-    check_images(images)
+    checks.check_images(images)
     _at_least("k", k, 1)
     rows = []
     for i in track(range(len(images)), f"Lyapunov exponents, {method.name}"):

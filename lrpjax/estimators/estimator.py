@@ -95,8 +95,11 @@ class Estimator:
     def attribute(self, model: Callable, x: Any, *, target: Any = None) -> Any:
         """The heat map, as `lrpjax.attribute` gives it; shows progress where it takes long."""
         reading = read_for_target(model, x, innermost(self), target)
-        maps = self._run(*self._network(reading, target))
-        return jax.tree.unflatten(reading.x_tree, maps)
+        return jax.tree.unflatten(reading.x_tree, self.explain(reading, target))
+
+    def explain(self, reading: Reading, target: Any) -> Maps:
+        """The heat map of each input of a model that has been read."""
+        return self._run(*self._network(reading, target))
 
     def _run(self, network: Network, leaves: Maps) -> Maps:
         count, chunk = sizes = self._sizes(network, leaves)

@@ -74,7 +74,7 @@ class Graph:
     """
 
     def __init__(self, program: Program, paths: dict[int, str], *, fold: bool):
-        self.program = program
+        self.program, self.paths = program, paths
         self.axes: Axes = find_axes(program)
         _refuse_training_mode(program, self.axes)
         _refuse_integers(program)

@@ -1,0 +1,51 @@
+"""How far a map's sum is from what it is said to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._results import key_text
+from ..method import Method
+from ..methods import Explainer
+from .result import Sanity, summary
+from .subject import Function, Subject
+
+
+def conservation(
+    model: Callable,
+    images: Any,
+    method: str | Explainer | Function,
+    *,
+    key: jax.Array,
+    target: Any = None,
+    baseline: float = 0.0,
+    chunk: int | None = None,
+) -> Sanity:
+    """The relative error of two statements about the sum of a map, one row for each.
+
+    "conservation": sum R = R_0, the relevance that a chain of rules starts from (the logit, or 1).
+    "completeness": sum R = f(x) - f(x0), x0 the `baseline` (a number) everywhere. A row's values
+    are |sum R - b| / |b| of each image, b the right-hand side; images with b = 0 are dropped. That
+    a method conserves says nothing about whether its map is right. The options are those of `mprt`.
+    """
+    subject = Subject(model, images, method, target=target, chunk=chunk)
+    sums = subject.maps().reshape(len(images), -1).sum(1, dtype=np.float64)
+    logits = subject.logits()
+    without = subject.logits(np.full_like(images[:1], baseline))[0]
+    pick = np.arange(len(images)), subject.target
+    wanted = {"completeness": logits[pick] - without[subject.target]}
+    if isinstance(subject.method, Method):
+        start = logits[pick] if subject.method.start == "logit" else np.ones(len(images))
+        wanted = {"conservation": start} | wanted
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.stack([np.abs(sums - b) / np.abs(b) for b in wanted.values()])
+    rows = [
+        {"check": check, "method": subject.name, "similarity": "relative error", **summed}
+        for check, summed in zip(wanted, summary(errors, key), strict=True)
+    ]
+    settings = {"images": len(images), "baseline": baseline, "key": key_text(key)}
+    return Sanity(settings, rows)

@@ -1,0 +1,196 @@
+"""A model's parameters by layer, and random ones in their place.
+
+A model's parameters are constants of its program (see `graph.trace`) with a name. They are swapped
+as arguments of what is compiled, so no randomised model is ever built or compiled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import checks
+from .._results import key_text
+from ..graph import Graph, is_inexact, trace
+from ..graph.program import evaluate
+from ..reading import Reading, read
+
+Order = Literal["output", "input", "single"]
+ORDERS = ("output", "input", "single")
+RANDOMISERS = ("gaussian", "permutation")
+
+
+def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
+    """The places in `reading.consts` of each layer's parameters, from the input to the output.
+
+    A layer is named as in `lrpjax.plan`; BatchNorm belongs to the product that it is folded into.
+    Raises ValueError if none of the model's parameters can be reached.
+    """
+    graph = reading.graph
+    place = {number: i for i, number in enumerate(graph.program.consts)}
+    found = {}
+    for layer in graph.layers:
+        own = {place[v] for v in _constants(graph, layer) if v in graph.paths}
+        own = {i for i in own if is_inexact(reading.consts[i])}
+        if own:
+            found[layer.name] = tuple(sorted(own))
+    if not found:
+        raise ValueError(
+            "None of the model's parameters can be reached, so none can be randomised: pass the "
+            "module itself, or a function that takes them as an argument, "
+            "jax.tree_util.Partial(function, parameters); arrays of numpy in a closure have no "
+            "name."
+        )
+    return found
+
+
+def _constants(graph: Graph, layer: Any) -> set[int]:
+    """The program's constants on which what a layer does to its inputs depends."""
+    program = graph.program
+    queue = [v for eqn in layer.eqns for v in eqn.inputs if v not in program.active]
+    seen: set[int] = set()
+    while queue:
+        value = queue.pop()
+        if value not in seen and (eqn := program.producer.get(value)):
+            queue.extend(eqn.inputs)
+        seen.add(value)
+    return seen.intersection(program.consts)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A moment at which maps are taken. randomised: places in `reading.consts`."""
+
+    layer: str
+    randomised: frozenset[int]
+
+
+def stops(
+    layers: dict[str, tuple[int, ...]], order: Order, names: Sequence[str] | None
+) -> list[Stop]:
+    """The states of a randomisation, in its order; `names`: where maps are taken (default: all).
+
+    "output" goes from the output to the input and "input" the other way: what was passed stays
+    random, also where no map is taken. "single" randomises one layer at a time. A parameter of
+    several layers is randomised with the first that is reached.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"The order is one of {', '.join(ORDERS)}, got {order!r}.")
+    for name in [] if names is None else names:
+        checks.check_known("layer with parameters", name, layers)
+    made: list[Stop] = []
+    passed: frozenset[int] = frozenset()
+    for name in reversed(layers) if order == "output" else layers:
+        passed = frozenset(layers[name]) | (frozenset() if order == "single" else passed)
+        if names is None or name in names:
+            made.append(Stop(name, passed))
+    return made
+
+
+def randomised(
+    reading: Reading,
+    layers: dict[str, tuple[int, ...]],
+    key: jax.Array,
+    *,
+    randomiser: str = "gaussian",
+    init: Callable[[jax.Array], Callable] | None = None,
+    like: Any = None,
+) -> dict[int, Any]:
+    """Random arrays for all parameters, by their place in `reading.consts`.
+
+    "gaussian": N(mean, std^2) of each array's own entries; an array without negative entries stays
+    so (log-normal, same moments): a BatchNorm variance has to, a scale is one. An array with one
+    value stays as it is. "permutation": its entries in another order. init: from a key to a model
+    of the same structure, whose parameters are taken; it is read at an input like `like`.
+    Each array has a key of its own.
+    """
+    if randomiser not in RANDOMISERS:
+        raise ValueError(f"The randomiser is {' or '.join(RANDOMISERS)}, got {randomiser!r}.")
+    if init is not None:
+        return _initialised(reading, layers, init(key), like)
+    draw = _gaussian if randomiser == "gaussian" else np.random.Generator.permuted
+    seed = np.ravel(key_text(key)).tolist()
+    made = {}
+    for i in sorted({i for own in layers.values() for i in own}):
+        given = reading.consts[i]
+        # numpy draws: JAX would compile its sampler for each of a network's shapes.
+        values = np.asarray(given).astype(np.float64 if given.dtype == np.float64 else np.float32)
+        made[i] = jnp.asarray(draw(np.random.default_rng([*seed, i]), values), given.dtype)
+    return made
+
+
+def _gaussian(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    mean, variance = values.mean(dtype=np.float64), values.var(dtype=np.float64)
+    if variance == 0:
+        return values
+    positive = values.min() >= 0
+    if positive:
+        variance = np.log1p(variance / mean**2)
+        mean = np.log(mean) - variance / 2
+    drawn = rng.standard_normal(values.shape, values.dtype)
+    drawn *= values.dtype.type(np.sqrt(variance))
+    drawn += values.dtype.type(mean)
+    return np.exp(drawn, out=drawn) if positive else drawn
+
+
+def _initialised(
+    reading: Reading, layers: dict[str, tuple[int, ...]], model: Callable, like: Any
+) -> dict[int, Any]:
+    """The parameters of another model of the same structure."""
+    other = read(model, like, fold=True)
+    paths, others = (_paths(r.graph) for r in (reading, other))
+    shapes = [[getattr(c, "shape", None) for c in r.consts] for r in (reading, other)]
+    if paths != others or shapes[0] != shapes[1]:
+        odd = next(
+            (f"{a or b} {s} against {b or 'nothing'} {t}"
+             for a, b, s, t in zip(paths, others, *shapes, strict=False) if (a, s) != (b, t)),
+            f"{len(paths)} parameters against {len(others)}",
+        )  # fmt: skip
+        raise ValueError(
+            f"init(key) gives a model of another structure ({odd}): it has to return one like the "
+            "model that is tested."
+        )
+    return {i: other.consts[i] for own in layers.values() for i in own}
+
+
+def _paths(graph: Graph) -> list[str | None]:
+    return [graph.paths.get(number) for number in graph.program.consts]
+
+
+@dataclass(frozen=True)
+class Functional:
+    """A model as a function of its constants, by name, and its input (of any shape it takes)."""
+
+    model: Callable
+
+    def __call__(self, constants: dict[str, Any], x: Any) -> Any:
+        program, _, paths, out_tree = trace(self.model, x)
+        values = [constants[name] for name in _names(program.consts, paths)]
+        env: dict[int, Any] = {v: jnp.asarray(value) for v, value in program.literals.items()}
+        env |= dict(zip(program.consts, values, strict=True))
+        env |= dict(zip(program.inputs, jax.tree.leaves(x), strict=True))
+        for eqn in program.eqns:
+            with jax.named_scope(eqn.scope):  # a layer without parameters is named after it
+                outs = evaluate(eqn, [env[v] for v in eqn.inputs])
+            env.update(zip(eqn.outputs, outs, strict=True))
+        return jax.tree.unflatten(out_tree, [env[v] for v in program.outputs])
+
+
+def with_constants(model: Callable, graph: Graph, values: Sequence[Any]) -> Callable:
+    """The model with other values for the constants of its program: a pytree of them."""
+    named = dict(zip(_names(graph.program.consts, graph.paths), values, strict=True))
+    return jax.tree_util.Partial(Functional(model), named)
+
+
+def _names(consts: Sequence[int], paths: dict[int, str]) -> Iterator[str]:
+    """A unique name for each constant: its path, if it has one."""
+    taken = set[str]()
+    for i, number in enumerate(consts):
+        path = paths.get(number, f"constant_{i}")
+        yield path if path not in taken else f"{path}_{i}"
+        taken.add(path)

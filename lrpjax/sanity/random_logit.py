@@ -1,0 +1,74 @@
+"""The random-logit test: is the map of another class another map? Sixt et al. 2020, section 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._progress import track
+from .._results import key_text
+from ..methods import Explainer
+from .result import Sanity, summary
+from .similarity import colour_of, measures, multiplied, reduced
+from .subject import Function, Subject
+
+
+def random_logit(
+    model: Callable,
+    images: Any,
+    method: str | Explainer | Function,
+    *,
+    key: jax.Array,
+    target: Any = None,
+    classes: int = 1,
+    similarity: str | Sequence[str] = "ssim",
+    colour: str = "auto",
+    multiplier: str | None = None,
+    chunk: int | None = None,
+) -> Sanity:
+    """The similarity of the map of the explained class and of other, random classes.
+
+    target: a class, N classes, or None for the prediction. classes: how many others, drawn for each
+    image by its own key, none twice. The other options are those of `mprt`.
+    Raises ValueError as `mprt` does, and where the model has no more than `classes` classes.
+    """
+    subject = Subject(model, images, method, target=target, chunk=chunk)
+    compared = measures(similarity, subject.method)
+    colour = colour_of(colour, subject.method)
+    if not 1 <= classes < subject.classes:
+        raise ValueError(
+            f"The model has {subject.classes} classes, so from 1 to {subject.classes - 1} others "
+            f"can be drawn, got classes={classes}."
+        )
+    others = other_classes(key, subject.target, subject.classes, classes)
+
+    def seen(target: Any = None) -> np.ndarray:
+        maps = multiplied(subject.maps(target=target), np.asarray(images), multiplier)
+        return reduced(maps, colour, subject.channel)
+
+    own = seen()
+    scores = [
+        [measure(own, maps) for measure in compared.values()]
+        for maps in (seen(others[:, i]) for i in track(range(classes), subject.name))
+    ]
+    head = {"check": "random-logit", "method": subject.name}
+    rows = [
+        {**head, "similarity": name, **summed}
+        for name, summed in zip(compared, summary(np.mean(scores, 0), key), strict=True)
+    ]
+    settings = {"images": len(images), "classes": classes, "colour": colour}
+    return Sanity({**settings, "multiplier": multiplier, "key": key_text(key)}, rows)
+
+
+def other_classes(key: jax.Array, target: np.ndarray, classes: int, count: int) -> np.ndarray:
+    """For each image `count` classes other than its target, none twice: (N, count)."""
+
+    def drawn(i):
+        return jax.random.permutation(jax.random.fold_in(key, i), classes - 1)[:count]
+
+    below = np.asarray(jax.vmap(drawn)(jnp.arange(len(target))))
+    return below + (below >= np.asarray(target)[:, None])  # the target is left out

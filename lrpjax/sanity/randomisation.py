@@ -1,0 +1,219 @@
+"""Parameter randomisation (MPRT): does the map change when the parameters are made random?
+
+Layer by layer the model's parameters are replaced by random ones, and each time the map is compared
+with the map of the model as it was. A map that stays the same does not depend on what was learnt
+there. Adebayo et al. 2018; as run in Sixt et al. 2020, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.stats import entropy
+
+from .._progress import track
+from .._results import key_text
+from ..estimators import SmoothGrad
+from ..methods import Explainer, resolve
+from .parameters import Order, parameters, randomised, stops
+from .result import Sanity, summary
+from .similarity import colour_of, measures, multiplied, reduced
+from .subject import Function, Subject, function_name
+
+STATISTICS = (
+    "BatchNorm's mean, variance, scale and shift are parameters of the convolution in front; "
+    "what has no negative entry (a variance) stays so"
+)
+
+
+def mprt(
+    model: Callable,
+    images: Any,
+    method: str | Explainer | Function,
+    *,
+    key: jax.Array,
+    target: Any = None,
+    order: Order = "output",
+    layers: Sequence[str] | None = None,
+    randomiser: str = "gaussian",
+    init: Callable[[jax.Array], Callable] | None = None,
+    draws: int = 1,
+    similarity: str | Sequence[str] = "ssim",
+    colour: str = "auto",
+    multiplier: str | None = None,
+    chunk: int | None = None,
+) -> Sanity:
+    """The similarity of maps before and after parameters are randomised, layer by layer.
+
+    images: a batch (N, ...). method: what `lrpjax.attribute` takes, or a function (model, x,
+    target) to a map of x's shape. target: a class, N classes, or None for the given model's
+    prediction, which stays the explained class. order: cascading from the "output" or from the
+    "input", or "single": one layer at a time. layers: where to measure, by the names of
+    `lrpjax.plan` (default: all with parameters). randomiser: "gaussian" of each array's own mean
+    and deviation, or "permutation" of its entries; init: instead, the model's own initialiser, from
+    a key to a model. draws: how often, with other random parameters. similarity: one or several of
+    `SIMILARITIES`. colour: how channels become one, "sum", "max-abs", "abs-sum" or "none"
+    ("auto": as in the paper). multiplier: compare maps as they are, "times" the input, or "divided"
+    by it. chunk: images explained at once by a chain of rules.
+
+    What is compiled takes parameters as arguments: once for all layers and draws. The same key
+    gives the same result whatever the chunk. PatternNet's patterns are no parameters: they stay.
+    Raises ValueError for a model whose parameters cannot be reached, unknown names, and as
+    `lrpjax.attribute` does.
+    """
+    subject = Subject(model, images, method, target=target, chunk=chunk)
+    compared = measures(similarity, subject.method)
+    colour = colour_of(colour, subject.method)
+    found = parameters(subject.reading)
+    steps = stops(found, order, layers)
+    drawn = _draws(subject, found, key, draws, randomiser, init)
+
+    def seen(changed: dict[int, Any] | None = None) -> np.ndarray:
+        maps = multiplied(subject.maps(changed), np.asarray(images), multiplier)
+        return reduced(maps, colour, subject.channel)
+
+    trained = seen()
+    scores = np.zeros((len(steps), len(compared), draws, len(images)))
+    work = [(d, s) for d in range(draws) for s in range(len(steps))]
+    random: dict[int, Any] = {}
+    for d, s in track(work, subject.name):
+        random = drawn(d) if s == 0 else random
+        maps = seen({place: random[place] for place in steps[s].randomised})
+        scores[s, :, d] = [measure(trained, maps) for measure in compared.values()]
+    size = sum(subject.reading.consts[i].size for i in set().union(*found.values()))
+    rows = []
+    for step, own in zip(steps, scores, strict=True):
+        changed = sum(subject.reading.consts[i].size for i in step.randomised)
+        for name, summed in zip(compared, summary(own.mean(1), key), strict=True):
+            head = {"check": "mprt", "method": subject.name, "order": order, "layer": step.layer}
+            rows.append({**head, "share": changed / size, "similarity": name, **summed})
+    settings = _settings(subject, key, randomiser, init, draws, colour)
+    return Sanity({**settings, "order": order, "multiplier": multiplier}, rows)
+
+
+def smooth_mprt(
+    model: Callable,
+    images: Any,
+    method: str | Explainer | Function,
+    *,
+    key: jax.Array,
+    samples: int = 50,
+    noise: float = 0.1,
+    **options: Any,
+) -> Sanity:
+    """`mprt` of smoothed maps: the mean of the method's maps of noisy copies of the input.
+
+    noise: its standard deviation, times (max - min) of each image. options: those of `mprt`.
+    Smoothing takes away what maps change by chance. Hedstrom et al. 2023.
+    """
+    smoothing, rest = jax.random.split(key)
+    smooth: Any
+    if callable(method) and not isinstance(method, Explainer):
+        smooth = _smoothed(method, samples, noise, smoothing)
+    else:
+        base = resolve(method, model)
+        name = f"{base.name} (smooth)"
+        smooth = SmoothGrad(name=name, base=base, samples=samples, noise=noise, key=smoothing)
+    found = mprt(model, images, smooth, key=rest, **options)
+    rows = [{**row, "check": "smooth-mprt"} for row in found.rows]
+    settings = {**found.settings, "samples": samples, "noise": noise, "key": key_text(key)}
+    return Sanity(settings, rows)
+
+
+def _smoothed(function: Function, samples: int, noise: float, key: jax.Array) -> Function:
+    """A function's mean map of noisy inputs, one after the other."""
+
+    def smooth(model: Callable, x: Any, target: Any) -> np.ndarray:
+        axes = tuple(range(1, x.ndim))
+        sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
+        keys = jax.random.split(key, samples)
+        noisy = (x + sigma * jax.random.normal(k, x.shape) for k in keys)
+        return np.mean([np.asarray(function(model, each, target)) for each in noisy], 0)
+
+    smooth.__name__ = f"{function_name(function)} (smooth)"
+    return smooth
+
+
+def efficient_mprt(
+    model: Callable,
+    images: Any,
+    method: str | Explainer | Function,
+    *,
+    key: jax.Array,
+    target: Any = None,
+    bins: int = 100,
+    randomiser: str = "gaussian",
+    init: Callable[[jax.Array], Callable] | None = None,
+    draws: int = 1,
+    colour: str = "auto",
+    chunk: int | None = None,
+) -> Sanity:
+    """How much more complex a map becomes when all parameters are random: (H' - H) / H.
+
+    H is the entropy of the histogram of a map's values, in `bins` equal bins from its least to its
+    largest, and H' that of the random model's map. It needs two maps instead of one for each layer,
+    and no similarity. Maps without structure, or with all values in one bin, are dropped. The rows'
+    values are the rise of each image. Hedstrom et al. 2023. The other options are those of `mprt`.
+    """
+    if bins < 2:
+        raise ValueError(f"A histogram needs at least 2 bins, got {bins}.")
+    subject = Subject(model, images, method, target=target, chunk=chunk)
+    colour = colour_of(colour, subject.method)
+    found = parameters(subject.reading)
+    drawn = _draws(subject, found, key, draws, randomiser, init)
+    seen = lambda changed: reduced(subject.maps(changed), colour, subject.channel)
+    before = _entropies(seen(None), bins)
+    before = np.where(before > 0, before, np.nan)
+    after = [_entropies(seen(drawn(d)), bins) for d in track(range(draws), subject.name)]
+    rise = np.mean([(h - before) / before for h in after], 0)
+    (summed,) = summary(rise[None], key)
+    row = {"check": "efficient-mprt", "method": subject.name, "similarity": "entropy rise"}
+    settings = _settings(subject, key, randomiser, init, draws, colour)
+    return Sanity({**settings, "bins": bins}, [{**row, **summed}])
+
+
+def _entropies(maps: np.ndarray, bins: int) -> np.ndarray:
+    """The histogram entropy of each map, in nats."""
+    fine = np.isfinite(maps).reshape(len(maps), -1).all(1)
+    counts = [np.histogram(m, bins)[0] if ok else [0] for m, ok in zip(maps, fine, strict=True)]
+    return np.array([entropy(c) if ok else np.nan for c, ok in zip(counts, fine, strict=True)])
+
+
+def _draws(
+    subject: Subject,
+    found: dict[str, tuple[int, ...]],
+    key: jax.Array,
+    draws: int,
+    randomiser: str,
+    init: Callable | None,
+) -> Callable[[int], dict[int, Any]]:
+    """From the number of a draw to random arrays for all parameters."""
+    if draws < 1:
+        raise ValueError(f"draws is how often parameters are drawn: at least 1, got {draws}.")
+    if init is not None and randomiser != "gaussian":
+        raise ValueError(f"Give init or randomiser={randomiser!r}, not both.")
+    one = partial(randomised, subject.reading, found, randomiser=randomiser, init=init)
+    like = subject.images[: subject.chunk]
+    return lambda d: one(jax.random.fold_in(key, d), like=like)
+
+
+def _settings(
+    subject: Subject,
+    key: jax.Array,
+    randomiser: str,
+    init: Callable | None,
+    draws: int,
+    colour: str,
+) -> dict[str, Any]:
+    return {
+        "images": len(subject.images),
+        "randomiser": randomiser if init is None else "the model's initialiser",
+        "statistics": STATISTICS,
+        "draws": draws,
+        "colour": colour,
+        "key": key_text(key),
+    }

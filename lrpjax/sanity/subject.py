@@ -1,0 +1,131 @@
+"""What is tested: a method's maps of some images, as a function of the parameters and the class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import checks
+from ..estimators.estimator import Estimator, innermost
+from ..layer_statistics import filled_up
+from ..method import Method
+from ..methods import Explainer, resolve
+from ..propagate import explain, logits_of, read_for_target
+from ..reading import Reading, read
+from .parameters import with_constants
+
+_BYTES = 128 * 2**20  # of the largest layer's values, held at once, unless `chunk` says more
+Function = Callable[[Callable, Any, Any], Any]  # (model, x, target) to a map of x's shape
+
+
+class Subject:
+    """A method and a model at a batch of images; its constants are swapped and not compiled again.
+
+    method: what `lrpjax.attribute` takes, or a function (model, x, target) to a map of x's shape.
+    target: a class, N classes, or None for the prediction of the model as it is given: it stays the
+    explained class when parameters change. chunk: how many images are explained at once by a chain
+    of rules (default: as many as keep the largest layer within 128 MiB).
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        images: Any,
+        method: str | Explainer | Function,
+        *,
+        target: Any = None,
+        chunk: int | None = None,
+    ):
+        checks.check_images(images)
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk is how many images run at once: at least 1, got {chunk}.")
+        self.model, self.images = model, images
+        self.method: Any
+        if callable(method) and not isinstance(method, Explainer):
+            self.method, self.name = method, function_name(method)
+        else:
+            self.method = resolve(method, model)
+            self.name = self.method.name
+        self.chunk = len(images)
+        if isinstance(self.method, Method):
+            self.chunk = min(self.chunk, chunk or _fitting(model, images, self.method))
+        rules = innermost(self.method) if isinstance(self.method, Method | Estimator) else None
+        first = target
+        if target is not None and np.ndim(target):
+            if len(target) != len(images):
+                raise ValueError(f"There are {len(images)} images, but {len(target)} targets.")
+            first = np.asarray(target)[: self.chunk]
+        self.reading: Reading = read_for_target(model, images[: self.chunk], rules, first)
+        logits = self.logits()
+        self.classes = logits.shape[1]
+        checks.check_finite([logits], ["the model's output"])
+        checks.check_target(target, logits.shape)
+        at = logits.argmax(-1) if target is None else np.asarray(target)
+        self.target: np.ndarray = np.broadcast_to(at, len(images))
+
+    def logits(self, images: Any = None) -> np.ndarray:
+        """The model's output (N, classes), for other images of the same shape if given."""
+        images = self.images if images is None else images
+        run = lambda index: logits_of(self.reading.graph, self.reading.consts, [images[index]])
+        return np.concatenate([np.asarray(part) for part in self._each(run, len(images))])
+
+    def _each(self, run: Callable[[np.ndarray], Any], count: int) -> list[Any]:
+        """What `run` gives for the images of each chunk, without what fills up the last."""
+        return [
+            run(filled_up(i, self.chunk, count))[: count - i] for i in range(0, count, self.chunk)
+        ]
+
+    @property
+    def channel(self) -> int | None:
+        """The axis of the images' channels; None if they have no axes of space."""
+        graph = self.reading.graph
+        return graph.axes.feature[graph.program.inputs[0]] if self.images.ndim > 2 else None
+
+    def maps(self, changed: dict[int, Any] | None = None, target: Any = None) -> np.ndarray:
+        """The maps (N, ...), of the images' shape.
+
+        changed: other values for some of `reading.consts`, by place. target: other classes.
+        """
+        consts = list(self.reading.consts)
+        for place, value in (changed or {}).items():
+            consts[place] = value
+        at = self.target if target is None else target
+        if isinstance(self.method, Method):
+            run = lambda index: self._relevance(consts, index, at[index])
+            parts = self._each(run, len(self.images))
+            found: Any = np.concatenate([np.asarray(part) for part in parts])
+        elif isinstance(self.method, Estimator):
+            (found,) = self.method.explain(replace(self.reading, consts=consts), at)
+        else:
+            model = with_constants(self.model, self.reading.graph, consts)
+            function = getattr(self.method, "attribute", self.method)
+            found = function(model, self.images, at)
+        found = np.asarray(found)
+        if found.shape != self.images.shape:
+            raise ValueError(
+                f"{self.name} gives a map of shape {found.shape} for images of shape "
+                f"{self.images.shape}: it must have the images' shape."
+            )
+        return found
+
+    def _relevance(self, consts: Sequence[Any], index: np.ndarray, target: np.ndarray) -> jax.Array:
+        x = jnp.asarray(self.images[index])
+        _, (found,) = explain(self.reading.graph, self.method, consts, [x], jnp.asarray(target))
+        return found
+
+
+def function_name(function: Callable) -> str:
+    """Of a function that explains: its `name`, if it has one, else its own."""
+    return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
+
+
+def _fitting(model: Callable, images: Any, method: Method) -> int:
+    """How many images keep the largest layer's values within the limit."""
+    graph = read(model, images[:1], fold=method.fold).graph
+    return max(1, _BYTES // (4 * max(prod(aval.shape) for aval in graph.program.avals)))
