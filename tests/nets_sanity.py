@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
@@ -83,16 +84,16 @@ class Recorder:
 
 
 def split(out, p):
-    """The kernels of `heads` at `units`, by layer."""
-    widths = np.cumsum([layer["kernel"].shape[1] for layer in p.values()])[:-1]
-    return dict(zip(p, np.split(out, widths, axis=1), strict=True))
+    """The kernels of `heads` at `units`, by layer: a pytree has its keys in order."""
+    widths = np.cumsum([p[name]["kernel"].shape[1] for name in sorted(p)])[:-1]
+    return dict(zip(sorted(p), np.split(out, widths, axis=1), strict=True))
 
 
 # --- counting compilations --------------------------------------------------------------------
 
 
 @contextmanager
-def compilations():
+def compilations() -> Iterator[list[str]]:
     """The list of what XLA compiles inside."""
     found = []
 

@@ -20,13 +20,14 @@ MAX_ABS = ("gradient", "guided-bp", "deconv", "rect-grad", "smooth-grad")
 
 
 def reduced(maps: np.ndarray, colour: str, axis: int | None) -> np.ndarray:
-    """Maps (N, ...) without their channel axis (counted with the batch)."""
-    if colour == "none" or axis is None:
+    """Maps (N, ...) without their channel axis (counted with the batch), or with it last."""
+    if axis is None:
         return maps
     return {
+        "none": lambda: np.moveaxis(maps, axis, -1),
         "sum": lambda: maps.sum(axis),
         "max-abs": lambda: np.abs(maps).max(axis),
-        "abs-sum": lambda: np.abs(maps.sum(axis)),
+        "abs-sum": lambda: np.abs(maps).sum(axis),
     }[colour]()
 
 
@@ -45,17 +46,17 @@ def flat(map_: np.ndarray) -> bool:
     return bool((map_ == map_.flat[0]).all())
 
 
-def scaled(map_: np.ndarray, percentile: float) -> np.ndarray | None:
-    """The top to 0 and the bottom to 1, cut at the percentiles; None where they coincide."""
+def scaled(map_: np.ndarray, percentile: float) -> np.ndarray:
+    """The top to 0 and the bottom to 1, cut at the percentiles; where these coincide, uncut."""
     bottom, top = np.percentile(map_, [100 - percentile, percentile])
-    return None if top == bottom else np.clip((map_ - top) / (bottom - top), 0, 1)
+    if bottom == top:
+        bottom, top = map_.min(), map_.max()
+    return np.clip((map_ - top) / (bottom - top), 0, 1)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, percentile: float = 99.5) -> float:
     """Sixt et al. 2020: 5 x 5 uniform windows, the sign that fits better."""
     u, v = scaled(a, percentile), scaled(b, percentile)
-    if u is None or v is None:
-        return np.nan
     one = lambda v: structural_similarity(u, v, win_size=5, data_range=2)
     return max(one(v), one(1 - v))
 
@@ -83,12 +84,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def hog(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's correlation of histograms of oriented gradients, of maps divided by max |R|."""
-    cell = tuple(min(16, size) for size in a.shape)
-    features = (
-        hog_features(m / np.abs(m).max(), pixels_per_cell=cell, cells_per_block=(1, 1))
-        for m in (a, b)
-    )
-    return pearson(*features)
+    cells = {"orientations": 9, "pixels_per_cell": (8, 8), "cells_per_block": (3, 3)}
+    return pearson(*(hog_features(m / np.abs(m).max(), **cells) for m in (a, b)))
 
 
 SIMILARITIES = {
@@ -118,9 +115,9 @@ def entropy(map_: np.ndarray, bins: int) -> float:
 
 
 def relative_rise(trained: np.ndarray, random: np.ndarray, bins: int) -> np.ndarray:
-    """(N,): (H_random - H_trained) / H_trained, NaN where the trained map is constant."""
+    """(N,): (H_random - H_trained) / H_trained, NaN where one of the maps is constant."""
     pairs = [
-        np.nan if flat(a) else entropy(b, bins) / entropy(a, bins) - 1
+        np.nan if flat(a) or flat(b) else entropy(b, bins) / entropy(a, bins) - 1
         for a, b in zip(trained, random, strict=True)
     ]
     return np.array(pairs)
@@ -129,7 +126,7 @@ def relative_rise(trained: np.ndarray, random: np.ndarray, bins: int) -> np.ndar
 # --- a small network, its maps and its cascade ------------------------------------------------
 
 LAYERS = ("conv1", "conv2", "fc")
-SIZE, CLASSES = 16, 6
+SIZE, CLASSES = 24, 6
 
 
 def parameters(seed: int, channels: int = 3) -> dict[str, dict[str, np.ndarray]]:

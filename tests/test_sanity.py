@@ -137,6 +137,8 @@ METHODS = {
 def test_any_method_is_that_of_attribute_on_the_randomised_model(method):
     similarity = "ssim" if method == "rect-grad" else "cosine"
     name = method if isinstance(method, str) else method.name
+    if name == "smooth-grad":
+        name = method.base.name  # what is averaged says which colours it has
     rows = by_layer(mprt(method, similarity=similarity))
 
     def shown(p):
@@ -316,9 +318,9 @@ def test_keys_of_the_old_kind():
 
 
 def test_channels_are_those_of_the_graph():
-    """Eight channels of 16 x 16 pixels do not look like a colour axis, first or last."""
-    trained, random = (oracle.parameters(seed, channels=SIDE) for seed in (0, 1))
-    x = oracle.images(3, channels=SIDE)
+    """As many channels as rows and columns: nothing but the graph says which axis they are."""
+    trained, random = (oracle.parameters(seed, channels=oracle.SIZE) for seed in (0, 1))
+    x = oracle.images(3, channels=oracle.SIZE)
     first = lambda p: Partial(lambda p, x: forward(p, x, "NCHW"), model(p).args[0])
     last = mprt(images=x, network=model(trained), init=fixed(random)).rows
     turned = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
@@ -326,9 +328,6 @@ def test_channels_are_those_of_the_graph():
     for row, expected in zip(rows, last, strict=True):
         assert row["layer"] == expected["layer"]
         close(row, oracle.known(expected["values"]), EXACT)
-
-
-SIDE = 16
 
 
 def test_single_precision():
@@ -339,6 +338,18 @@ def test_single_precision():
         mprt(images=x, network=network, init=init, similarity="pearson").rows, exact, strict=True
     ):
         close(row, oracle.known(expected["values"]), 1e-4)
+
+
+@pytest.mark.parametrize("method", ["gradient", scores], ids=["name", "function"])
+def test_init_in_another_precision(method):
+    """Its parameters become those of the model: the program computes as it did."""
+    network = model(TRAINED, np.float32)
+    rows = [
+        mprt(method, images=X.astype(np.float32), network=network, init=init, similarity="pearson")
+        for init in (lambda key: model(RANDOM, np.float32), lambda key: model(RANDOM, np.float64))
+    ]
+    for row, expected in zip(*(found.rows for found in rows), strict=True):
+        close(row, oracle.known(expected["values"]), 1e-6)
 
 
 # --- cost and care ----------------------------------------------------------------------------
