@@ -1,5 +1,6 @@
 """Modified-backpropagation attributions for any JAX model, and whether to trust them."""
 
+from . import auditing as auditing
 from . import bottleneck as bottleneck
 from . import composites as composites
 from . import convergence as convergence
@@ -10,6 +11,7 @@ from . import rules as rules
 from . import sanity as sanity
 from .attribution import attribute as attribute
 from .attribution import vjp as vjp
+from .auditing import audit as audit
 from .bottleneck import iba as iba
 from .chain import chain as chain
 from .chain import matrix as matrix

@@ -23,11 +23,8 @@ class Results:
 
     def save(self, path: str | PathLike) -> None:
         """Writes {"settings": ..., "rows": [...]} as JSON, whole or not at all."""
-        path = Path(path)
-        partial_file = path.with_name(path.name + ".part")
         content = {"settings": self.settings, "rows": self.rows}
-        partial_file.write_text(json.dumps(content, indent=1, allow_nan=False))
-        os.replace(partial_file, path)
+        write_whole(path, json.dumps(content, indent=1, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | PathLike) -> Self:
@@ -44,6 +41,17 @@ class Results:
 
     def _require_columns(self) -> None:
         """Raises LookupError for rows of something else."""
+
+
+def write_whole(path: str | PathLike, text: str) -> None:
+    """Writes a file under another name and renames it: it is there whole or not at all."""
+    path = Path(path)
+    partial_file = path.with_name(path.name + ".part")
+    with partial_file.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())  # the rename must not reach the disk before the content
+    os.replace(partial_file, path)
 
 
 def key_text(key: jax.Array) -> list[int]:

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_logit import random_logit_similarity
 
 import lrpjax as lrp
 from lrpjax.images import bundled_images
@@ -123,19 +122,7 @@ def test_the_range(getkey):
                 call()
 
 
-# --- the trained network: does the class matter? -------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["lrp-alpha1-beta0", "deep-taylor", "excitation-bp"])
-def test_the_zplus_family_does_not_see_the_class(method):
-    assert random_logit_similarity(method) > 0.9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["lrp-z", "gradient"])
-def test_lrp_z_and_gradient_see_the_class(method):
-    assert random_logit_similarity(method) < 0.7
+# --- the trained network ---------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
-"""The command line: `lrpjax csc`, `attribute`, `plan`, `methods`, `patterns`, `simulate`,
-`spectrum`, `train`."""
+"""The command line: `lrpjax csc`, `audit`, `sanity`, `attribute`, `plan`, `methods`, `patterns`,
+`simulate`, `spectrum`, `train`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 import typer
 from rich.console import Console
 
-from . import attribute, csc, describe, patterns, simulate, spectrum, train
+from . import attribute, audit, csc, describe, patterns, sanity, simulate, spectrum, train
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 for _command in (
     csc.csc,
+    audit.audit,
+    sanity.sanity,
     attribute.attribute,
     describe.plan,
     describe.methods,

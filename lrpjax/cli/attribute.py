@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from .common import (
     JsonOption,
     ModelOption,
     WeightsOption,
+    class_number,
     load,
     make_method,
     run_jobs,
@@ -166,31 +166,9 @@ def _explain(network: Any, inputs: Inputs, target: str | None) -> _Explained:
     if target is None:
         targets = logits.argmax(-1)
     else:
-        targets = np.full(len(logits), _class_number(target, classes, count))
+        targets = np.full(len(logits), class_number(target, classes, count))
     named = classes or [str(i) for i in range(count)]
     return _Explained(inputs.pixels, inputs.names, logits, targets, named)
-
-
-def _class_number(target: str, classes: list[str], count: int) -> int:
-    if target in classes:
-        return classes.index(target)
-    try:
-        number = int(target)
-    except ValueError:
-        if not classes:
-            raise ValueError(
-                f"The target {target!r} is no number, and this model has no `classes` with names: "
-                f"give a number from 0 to {count - 1}."
-            ) from None
-        near = get_close_matches(target, classes, 3, 0.4) or classes[:10]
-        raise ValueError(
-            f"There is no class {target!r}; the nearest are {', '.join(near)}."
-        ) from None
-    if not 0 <= number < count:
-        raise ValueError(
-            f"There is no class {number}: this model's are numbered from 0 to {count - 1}."
-        )
-    return number
 
 
 def _in_batches(function: Callable, *arrays: Any) -> Any:

@@ -6,21 +6,19 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .._progress import silent
+from .. import _jobs
 
 console = Console()
 IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
 NAMED = ("cifar10", *IMAGENET)
-THREADS = 2  # compiling one method overlaps with running another
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
 ModelOption = Annotated[
@@ -123,6 +121,29 @@ def make_method(name: str, network: Any, *, seed: int = 0) -> Any:
     return methods.resolve(name, network)
 
 
+def class_number(target: str, classes: list[str], count: int) -> int:
+    """The number of a class, given as a name or as a number."""
+    if target in classes:
+        return classes.index(target)
+    try:
+        number = int(target)
+    except ValueError:
+        if not classes:
+            raise ValueError(
+                f"The target {target!r} is no number, and this model has no `classes` with names: "
+                f"give a number from 0 to {count - 1}."
+            ) from None
+        near = get_close_matches(target, classes, 3, 0.4) or classes[:10]
+        raise ValueError(
+            f"There is no class {target!r}; the nearest are {', '.join(near)}."
+        ) from None
+    if not 0 <= number < count:
+        raise ValueError(
+            f"There is no class {number}: this model's are numbered from 0 to {count - 1}."
+        )
+    return number
+
+
 def say_skipped(settings: dict[str, Any]) -> None:
     if skipped := settings.get("skipped_files"):
         say(f"\n{skipped} unreadable files skipped, {settings['n_images']} images read.")
@@ -141,28 +162,17 @@ def run_jobs(
     printed at the end. Returns whether Ctrl-C cut it short.
     Raises the jobs' error where all failed for one reason, ValueError where for several.
     """
-    kept, failed = 0, dict[Hashable, Exception]()
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    pool = ThreadPoolExecutor(THREADS)
-    with Progress(*shown, TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("methods", total=len(jobs))
-        futures = {pool.submit(_silently, work, job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                job = futures[future]
-                bar.update(task, advance=1, description=label(job))
-                try:
-                    result = future.result()
-                except (ValueError, NotImplementedError) as error:
-                    failed[job] = error
-                    continue
-                keep(job, result)
-                kept += 1
-        except KeyboardInterrupt:
-            console.print(f"Interrupted: {kept} of {len(jobs)} finished and saved.")
-            return True
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    kept = []
+
+    def counted(job: Any, result: Any) -> None:
+        keep(job, result)
+        kept.append(job)
+
+    try:
+        failed = _jobs.run(jobs, work, counted, label=label, console=console)
+    except KeyboardInterrupt:
+        console.print(f"Interrupted: {len(kept)} of {len(jobs)} finished and saved.")
+        return True
     if not kept and len(set(map(str, failed.values()))) == 1:
         raise next(iter(failed.values()))
     for job, reason in failed.items():
@@ -170,11 +180,6 @@ def run_jobs(
     if not kept:
         raise ValueError("No method gave a result; the reasons are above.")
     return False
-
-
-def _silently(work: Callable[[Any], Any], job: Any) -> Any:
-    with silent():
-        return work(job)
 
 
 def say(text: str) -> None:

@@ -122,19 +122,20 @@ def _block_ratios(
             if n > _SKETCH:
                 units = jax.random.normal(jax.random.fold_in(key, i), (n, _SKETCH), op.dtype)
             maps = op.rmatmat(units).T
-            ratios = np.asarray(_ratios(graph, value, op.in_shapes[0], maps))
+            ratios = _ratios(graph, value, op.in_shapes[0], maps)
             found[op.stop].append(ratios[~np.isnan(ratios)])
     return {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _ratios(graph: Graph, value: int, shape: tuple[int, ...], maps: jax.Array) -> jax.Array:
+def _ratios(graph: Graph, value: int, shape: tuple[int, ...], maps: jax.Array) -> np.ndarray:
     """sigma_1 / sigma_2 of each location's block, of maps (k, n_in); infinite where sigma_2 is
     rounding, NaN where nothing arrives."""
     blocks = jnp.moveaxis(locations(graph, value, maps.reshape(-1, *shape))[:, 0], 1, 0)
-    s = jnp.linalg.svd(blocks, compute_uv=False)
+    # numpy: two batched decompositions at once, of two threads, wait for each other in XLA on CPU.
+    s = np.linalg.svd(np.asarray(blocks), compute_uv=False)
     if s.shape[1] < 2:
-        return jnp.full(len(s), jnp.inf)
-    rounding = 10 * jnp.finfo(s.dtype).eps * s[:, 0]
-    ratio = jnp.where(s[:, 1] > rounding, s[:, 0] / s[:, 1], jnp.inf)
-    return jnp.where(s[:, 0] > 0, ratio, jnp.nan)
+        return np.full(len(s), np.inf)
+    first, second = s[:, 0], s[:, 1]
+    above = second > 10 * np.finfo(s.dtype).eps * first  # of rounding
+    ratio = np.divide(first, second, out=np.full_like(first, np.inf), where=above)
+    return np.where(first > 0, ratio, np.nan)

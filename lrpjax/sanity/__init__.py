@@ -2,6 +2,9 @@
 
 from .conservation import conservation as conservation
 from .controls import CONTROLS as CONTROLS
+from .controls import Control as Control
+from .pictures import Cascade as Cascade
+from .pictures import TwoClasses as TwoClasses
 from .pictures import cascade as cascade
 from .pictures import two_classes as two_classes
 from .random_logit import random_logit as random_logit

@@ -1,0 +1,132 @@
+"""The checks of an audit, each a function from a task and a method to what it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import sanity
+from ..convergence import certificate, csc, singular_values
+from ..method import Method
+
+SIMILARITIES = ("ssim", "spearman")
+GRID = 2  # images whose maps are kept for the grid under randomisation
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is audited, and how: shared by all checks and methods.
+
+    target: the explained class of each image. start: where CSC injects and the spectrum begins
+    (None: the model's output). layers: where maps are taken under randomisation (None: all).
+    """
+
+    model: Callable
+    images: Any
+    target: np.ndarray
+    key: jax.Array
+    start: str | None = None
+    layers: tuple[str, ...] | None = None
+    vectors: int = 5
+    draws: int = 1
+    classes: int = 1
+    spectrum_images: int = 2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one check says of one method. maps: of the grid, (stops, images, H, W), stops named."""
+
+    rows: list[dict[str, Any]]
+    stops: list[str] = field(default_factory=list)
+    maps: np.ndarray | None = None
+
+
+def convergence(task: Task, method: Any) -> Piece:
+    found = csc(
+        task.model, task.images, method, key=task.key, start=task.start, vectors=task.vectors
+    )
+    return Piece([{"check": "csc", **row} for row in found.rows])
+
+
+def spectrum(task: Task, method: Any) -> Piece:
+    few = task.images[: task.spectrum_images]
+    found = singular_values(task.model, few, method, key=task.key, start=task.start, k=2)
+    rows = [{"check": "spectrum", **row} for row in found.rows]
+    for row in rows:
+        row.pop("products")
+    return Piece(rows)
+
+
+def certified(task: Task, method: Any) -> Piece:
+    one = task.images[:1]
+    found = certificate(task.model, one, method, key=task.key, start=task.start)
+    rows = [{"check": "certificate", "method": method.name, **row} for row in found.rows]
+    sentence = {"scope": "sentence", "sentence": found.sentence}
+    return Piece([*rows, {"check": "certificate", "method": method.name, **sentence}])
+
+
+def randomisation(task: Task, method: Any) -> Piece:
+    found = sanity.mprt(
+        task.model,
+        task.images,
+        method,
+        key=task.key,
+        target=task.target,
+        layers=task.layers,
+        draws=task.draws,
+        similarity=SIMILARITIES,
+    )
+    grid = sanity.cascade(
+        task.model,
+        task.images[:GRID],
+        method,
+        key=task.key,
+        target=task.target[:GRID],
+        layers=task.layers,
+    )
+    return Piece(found.rows, grid.stops, grid.maps)
+
+
+def other_class(task: Task, method: Any) -> Piece:
+    found = sanity.random_logit(
+        task.model,
+        task.images,
+        method,
+        key=task.key,
+        target=task.target,
+        classes=task.classes,
+        similarity=SIMILARITIES,
+    )
+    return Piece(found.rows)
+
+
+def sums(task: Task, method: Any) -> Piece:
+    found = sanity.conservation(task.model, task.images, method, key=task.key, target=task.target)
+    return Piece(found.rows)
+
+
+@dataclass(frozen=True)
+class Check:
+    """run: the check. chains: whether it is of chains of rules only. linear: and of linear ones."""
+
+    run: Callable[[Task, Any], Piece]
+    chains: bool = False
+    linear: bool = False
+
+    def applies(self, method: Any) -> bool:
+        return isinstance(method, Method) or not self.chains
+
+
+CHECKS: dict[str, Check] = {
+    "random-logit": Check(other_class),
+    "mprt": Check(randomisation),
+    "csc": Check(convergence, chains=True),
+    "certificate": Check(certified, chains=True, linear=True),
+    "spectrum": Check(spectrum, chains=True, linear=True),
+    "sums": Check(sums),
+}

@@ -1,0 +1,200 @@
+"""An audit: every check of every method on one model, with verdicts, in one report."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from os import PathLike
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import _jobs
+from .. import checks as refuse
+from .. import methods as named
+from .._results import key_text
+from ..methods import Explainer
+from ..reading import Reading
+from ..sanity import CONTROLS, TwoClasses, two_classes
+from ..sanity.parameters import parameters
+from ..sanity.subject import Function, Subject, function_name
+from .checks import CHECKS, GRID, Piece, Task
+from .result import GOOD, Audit
+from .store import Store
+from .verdict import DEFAULT, Thresholds
+
+# What the paper measures (table of the appendix), less what is not a chain of rules.
+PAPER = (
+    "gradient lrp-z lrp-alpha1-beta0 lrp-alpha2-beta1 lrp-alpha5-beta4 lrp-cmp-alpha1-beta0 "
+    "lrp-cmp-alpha2-beta1 deep-taylor pattern-net pattern-attribution guided-bp deconv rect-grad "
+    "deeplift-rescale deeplift-reveal-cancel deeplift-ablation"
+).split()
+
+
+def audit(
+    model: Callable,
+    images: Any,
+    methods: Sequence[str | Explainer | Function] | None = None,
+    *,
+    key: jax.Array,
+    target: Any = None,
+    start: str | None = None,
+    layers: Sequence[str] | None = None,
+    vectors: int = 5,
+    draws: int = 1,
+    classes: int = 1,
+    thresholds: Thresholds = DEFAULT,
+    two_class: tuple[Any, tuple[int, int]] | None = None,
+    out: str | PathLike | None = None,
+) -> Audit:
+    """CSC, spectrum, certificate, MPRT, random logit, conservation, completeness of each method.
+
+    images: a batch (N, ...). methods: names, values or functions (model, x, target) to a map
+    (default: the paper's chains of rules, `PAPER`). Three controls run beside them: the plain
+    gradient, the input itself and random noise. target: a class, N classes, or None for the
+    prediction. start, vectors: of CSC and the spectrum, as in `lrpjax.convergence`. layers, draws:
+    of the randomisation, as in `lrpjax.sanity.mprt`. classes: others in the random-logit test.
+    two_class: images that show two classes, and the classes: adds the paper's experiment.
+    out: a folder for what is finished: a second call with the same settings goes on from there, one
+    with other settings raises ValueError. Methods given as values or functions are told apart by
+    their names alone.
+
+    A method that cannot run on the model is reported as such and leaves the others. Raises
+    ValueError for a model whose parameters cannot be reached, two methods of one name, and where
+    the model does not run on the images.
+    """
+    refuse.check_images(images)
+    subject = Subject(model, images, GOOD, target=target)
+    parameters(subject.reading)
+    chosen, failed = _chosen(model, PAPER if methods is None else methods, key)
+    options = {"vectors": vectors, "draws": draws, "classes": classes}
+    names = None if layers is None else tuple(layers)
+    task = Task(model, images, subject.target, key, start, names, **options)
+    settings = {
+        **_identity(subject.reading, images),
+        "methods": [*chosen, *failed],
+        "target": subject.target.tolist(),
+        "start": start,
+        "layers": names and list(names),
+        **options,
+        "key": key_text(key),
+        "versions": {name: version(name) for name in ("lrpjax", "jax", "jaxlib", "numpy")},
+    }
+    pieces = _pieces(task, chosen, None if out is None else Store(out, settings))
+    rows = [row for piece in pieces.values() for row in piece.rows]
+    rows += [{"check": "failed", "of": "all", "method": m, "reason": r} for m, r in failed.items()]
+    order = [*chosen, *failed]
+    grids = {name: piece.maps for (_, name), piece in pieces.items() if piece.maps is not None}
+    stops = next((piece.stops for piece in pieces.values() if piece.stops), [])
+    pairs = _two_classes(model, chosen, two_class, key)
+    return Audit(
+        settings,
+        sorted(rows, key=lambda row: order.index(row["method"])),
+        thresholds,
+        stops,
+        {name: grids[name] for name in order if name in grids},
+        pictures(subject, images[:GRID]),
+        pairs,
+        pictures(subject, two_class[0]) if two_class and pairs else None,
+    )
+
+
+def _chosen(
+    model: Callable, methods: Sequence[Any], key: jax.Array
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The methods by name, the controls last, and why some of them cannot be made."""
+    chosen: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    given = [*methods, *([] if GOOD in methods else [GOOD]), *CONTROLS.values()]
+    for method in given:
+        try:
+            made = method
+            if isinstance(method, str):
+                needs_key = method in named.TABLE and named.TABLE[method].needs == "key"
+                made = named.get(method, key=key) if needs_key else named.resolve(method, model)
+        except (ValueError, TypeError) as error:
+            failed[method] = str(error)
+            continue
+        name = made.name if isinstance(made, Explainer) else function_name(made)
+        if name in chosen:
+            raise ValueError(f"Two methods are called {name!r}: give one of them another name.")
+        chosen[name] = made
+    return chosen, failed
+
+
+def _identity(reading: Reading, images: Any) -> dict[str, Any]:
+    """What tells another model or other images apart."""
+    digest = hashlib.sha256()
+    for const in reading.consts:
+        if hasattr(const, "dtype") and not jax.dtypes.issubdtype(const.dtype, jax.dtypes.extended):
+            digest.update(np.asarray(const).tobytes())
+    own = hashlib.sha256(np.asarray(images).tobytes())
+    return {
+        "n_images": len(images),
+        "images_sha256": own.hexdigest()[:16],
+        "parameters_sha256": digest.hexdigest()[:16],
+    }
+
+
+def _pieces(
+    task: Task, chosen: dict[str, Any], store: Store | None
+) -> dict[tuple[str, str], Piece]:
+    """All pieces, by check and method: those that the store has, and the others anew."""
+    # By check: what one method's checks compile is then never compiled by two threads at once.
+    jobs = [(c, m) for c, check in CHECKS.items() for m in chosen if check.applies(chosen[m])]
+    found = {}
+    if store is not None:
+        stored = {(c, m): store.read(m, c) for c, m in jobs}
+        found = {job: piece for job, piece in stored.items() if piece is not None}
+
+    def work(job: tuple[str, str]) -> Piece:
+        check, method = job
+        return CHECKS[check].run(task, chosen[method])
+
+    def keep(job: tuple[str, str], piece: Piece) -> None:
+        check, method = job
+        found[job] = piece
+        if store is not None:
+            store.write(method, check, piece)
+
+    left = [job for job in jobs if job not in found]
+    label = lambda job: f"{job[1]}: {job[0]}"
+    failed = _jobs.run(left, work, keep, label=label, unit="audit", catch=(Exception,))
+    for (check, method), error in failed.items():
+        # What has no matrix has no spectrum: that is no failure.
+        kind = "unavailable" if CHECKS[check].linear and isinstance(error, ValueError) else "failed"
+        reason = str(error) or type(error).__name__
+        row = {"check": kind, "of": check, "method": method, "reason": reason}
+        found[check, method] = Piece([row])
+    return {job: found[job] for job in jobs}
+
+
+def _two_classes(
+    model: Callable, chosen: dict[str, Any], given: Any, key: jax.Array
+) -> list[TwoClasses]:
+    if given is None:
+        return []
+    images, classes = given
+    made = []
+    for method in chosen.values():
+        try:
+            made.append(two_classes(model, images, method, classes=classes, key=key))
+        except NotImplementedError:  # as its other checks have said
+            continue
+    return made
+
+
+def pictures(subject: Subject, images: Any) -> np.ndarray | None:
+    """Images as the model takes them, as pictures (N, H, W, 3) in [0, 1]; None if they are none."""
+    if images.ndim != 4 or subject.channel is None:
+        return None
+    shown = np.moveaxis(np.asarray(images, np.float64), subject.channel, -1)
+    if shown.shape[-1] not in (1, 3):
+        return None
+    axes = (1, 2, 3)
+    low, high = shown.min(axes, keepdims=True), shown.max(axes, keepdims=True)
+    if low.min() < 0 or high.max() > 1:  # some preprocessing's range
+        shown = (shown - low) / np.where(high > low, high - low, 1)
+    return np.broadcast_to(shown, (*shown.shape[:3], 3))

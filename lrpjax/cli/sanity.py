@@ -1,0 +1,158 @@
+"""`lrpjax sanity`: parameter randomisation and the random-logit test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .._text import columns
+from .common import (
+    INTERRUPTED,
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    WeightsOption,
+    load,
+    make_method,
+    run_jobs,
+    say,
+    say_skipped,
+    writable,
+)
+
+METHODS = ["lrp-alpha1-beta0", "lrp-alpha2-beta1", "lrp-z", "guided-bp", "gradient"]
+RANDOMISATION, LOGIT = "mprt", "random-logit"
+
+
+def sanity(
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help=f"A method (repeatable). Default: {', '.join(METHODS)}."),
+    ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{RANDOMISATION} or {LOGIT} (repeatable). Default: both."),
+    ] = None,
+    order: Annotated[
+        str, typer.Option(help="Randomise from the output, from the input, or single layers.")
+    ] = "output",
+    layers: Annotated[
+        str | None, typer.Option(help="Where to take maps, with commas. Default: all.")
+    ] = None,
+    randomiser: Annotated[
+        str, typer.Option(help="gaussian (of each array's moments) or permutation.")
+    ] = "gaussian",
+    draws: Annotated[int, typer.Option(help="Random models.", min=1)] = 1,
+    classes: Annotated[int, typer.Option(help="Other classes per image.", min=1)] = 1,
+    similarity: Annotated[
+        list[str] | None,
+        typer.Option(help="ssim, ssim-standard, spearman, pearson, cosine, hog (repeatable)."),
+    ] = None,
+    colour: Annotated[
+        str, typer.Option(help="auto (the paper's), sum, max-abs, abs-sum or none.")
+    ] = "auto",
+    multiplier: Annotated[
+        str | None, typer.Option(help="Compare the maps times the input, or divided by it.")
+    ] = None,
+    images: ImagesOption = None,
+    model: ModelOption = "cifar10",
+    weights: WeightsOption = None,
+    seed: Annotated[int, typer.Option(help="Of the random parameters and classes.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for results and figures.")] = Path(
+        "lrpjax-sanity"
+    ),
+    json_file: JsonOption = None,
+) -> None:
+    """If the parameters change, or the class: does the saliency map change too?
+
+    The map is compared with that of a model whose parameters are random, layer by layer, and with
+    that of another class. 1 means that it is the same map. For verdicts, see `lrpjax audit`.
+    """
+    import jax
+
+    from ..report import plots
+    from ..sanity import Sanity, mprt, random_logit
+
+    checks = list(dict.fromkeys(check or [RANDOMISATION, LOGIT]))
+    for name in checks:
+        if name not in (RANDOMISATION, LOGIT):
+            raise ValueError(f"A check is {RANDOMISATION} or {LOGIT}, got {name!r}.")
+    writable(out)
+    network, inputs = load(model, weights, images)
+    key = jax.random.key(seed)
+    shared: dict[str, Any] = {
+        "key": key,
+        "similarity": similarity or ["ssim"],
+        "colour": colour,
+        "multiplier": multiplier,
+    }
+    names = [name.strip() for name in layers.split(",")] if layers else None
+    cascade: dict[str, Any] = {
+        "order": order,
+        "layers": names,
+        "randomiser": randomiser,
+        "draws": draws,
+    }
+    jobs = [(name, each) for each in checks for name in dict.fromkeys(method or METHODS)]
+    settings = {**inputs.settings, "seed": seed, "order": order, "randomiser": randomiser}
+    settings |= {"draws": draws, "classes": classes, "colour": colour, "multiplier": multiplier}
+    done: dict[tuple[str, str], Sanity] = {}
+
+    def measure(job: tuple[str, str]) -> Sanity:
+        chosen = make_method(job[0], network, seed=seed)
+        if job[1] == LOGIT:
+            return random_logit(network, inputs.x, chosen, classes=classes, **shared)
+        return mprt(network, inputs.x, chosen, **cascade, **shared)
+
+    def collected() -> Sanity:
+        return Sanity(settings, [row for job in jobs if job in done for row in done[job].rows])
+
+    def keep(job: tuple[str, str], result: Sanity) -> None:
+        done[job] = result
+        collected().save(out / "results.json")
+
+    cut_short = run_jobs(jobs, measure, keep, label=" ".join)
+    found, files = collected(), []
+    drawn = ((RANDOMISATION, plots.randomisation), (LOGIT, plots.random_logit))
+    for name, draw in drawn:
+        rows = [row for row in found.rows if row["check"] == name]
+        if rows:
+            say(f"\n{_table(rows)}")
+            files += plots.save(draw(rows), out / name)
+    if json_file is not None and found.rows:
+        writable(json_file.parent)
+        found.save(json_file)
+    say_skipped(found.settings)
+    if files:
+        shown = ", ".join(str(f) for f in files if f.suffix == ".png")
+        say(f"\nFigures: {shown} (and .svg)\nResults: {out / 'results.json'}")
+    if cut_short:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """A line for each method and similarity, a column for each layer, or one for the class."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        line = lines.setdefault(
+            (row["method"], row["similarity"]),
+            {"method": row["method"], "similarity": row["similarity"]},
+        )
+        line[row.get("layer", "another class")] = _interval(row)
+    dropped = sum(row["dropped"] for row in rows)
+    of = sum(len(row["values"]) for row in rows)
+    first = "parameters random, from layer to layer" if "layer" in rows[0] else "random logit"
+    return (
+        f"{first}: median similarity of the maps and its 99 % interval\n\n"
+        f"{columns(list(lines.values()))}\n\n{dropped} of {of} maps dropped (without structure)"
+    )
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["median"] is None:
+        return "-"
+    if row["low"] is None:
+        return f"{row['median']:.2f}"
+    return f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
