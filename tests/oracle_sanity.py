@@ -64,9 +64,7 @@ def ssim(a: np.ndarray, b: np.ndarray, percentile: float = 99.5) -> float:
 def ssim_standard(a: np.ndarray, b: np.ndarray) -> float:
     """Wang et al. 2004: a Gaussian window of deviation 1.5, of maps divided by their max |R|."""
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return structural_similarity(
-        a / np.abs(a).max(), b / np.abs(b).max(), data_range=2, **options
-    )
+    return structural_similarity(a / np.abs(a).max(), b / np.abs(b).max(), data_range=2, **options)
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -216,5 +214,3 @@ def bootstrap(values: np.ndarray, resamples: int = 200_000, seed: int = 0) -> np
 def known(values: Sequence[float | None]) -> np.ndarray:
     """A row's values with NaN for None."""
     return np.array([np.nan if v is None else v for v in values], np.float64)
-
-

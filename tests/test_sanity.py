@@ -11,7 +11,7 @@ import numpy as np
 import oracle_sanity as oracle
 import pytest
 from jax.tree_util import Partial
-from nets_sanity import Recorder, close, compilations, forward, model
+from nets_sanity import Recorder, close, gradient_times_input, model
 from vit import vit
 
 import lrpjax as lrp
@@ -73,7 +73,7 @@ def test_rows_stand_in_the_order_of_the_cascade(order, layers):
     rows = mprt(order=order).rows
     assert [row["layer"] for row in rows] == layers
     for row in rows:
-        assert {**row, **{"check": "mprt", "method": "gradient", "order": order}} == row
+        assert {**row, "check": "mprt", "method": "gradient", "order": order} == row
         assert row["similarity"] == "ssim" and len(row["values"]) == len(X)
         assert row["low"] <= row["median"] <= row["high"]
 
@@ -155,12 +155,6 @@ def test_any_method_is_that_of_attribute_on_the_randomised_model(method):
 # --- the explained class ----------------------------------------------------------------------
 
 
-def scores(model, x, target):
-    """A method of the user's own: gradient times input of the target's logit."""
-    explained = lambda x: jnp.take_along_axis(model(x), target[:, None], 1).sum()
-    return x * jax.grad(explained)(x)
-
-
 def numpy_scores(model, x, target):
     """One that leaves JAX: what the model gives for the image without each of its rows."""
     x, out = np.asarray(x), np.asarray(model(x))
@@ -176,7 +170,7 @@ def numpy_scores(model, x, target):
 @pytest.mark.parametrize("target", [None, 2, np.array([5, 0, 3, 3])], ids=str)
 def test_the_explained_class_stays(target):
     assert (oracle.logits(RANDOM, X).argmax(1) != TARGET).any()  # else nothing is shown
-    recorder = Recorder(scores)
+    recorder = Recorder(gradient_times_input)
     rows = by_layer(mprt(recorder.method, target=target, similarity="pearson"))
     explained = np.broadcast_to(TARGET if target is None else target, len(X))
     assert recorder.targets
@@ -199,11 +193,11 @@ def test_functions_that_leave_jax():
 def test_functions_without_a_name():
     class Scores:
         def __call__(self, model, x, target):
-            return scores(model, x, target)
+            return gradient_times_input(model, x, target)
 
-    for method in (Scores(), Partial(scores)):
+    for method in (Scores(), Partial(gradient_times_input)):
         (row,) = mprt(method, layers=["fc"]).rows
-        (named,) = mprt(scores, layers=["fc"]).rows
+        (named,) = mprt(gradient_times_input, layers=["fc"]).rows
         assert isinstance(row["method"], str)
         close(row, oracle.known(named["values"]), EXACT)
 
@@ -227,9 +221,7 @@ def test_a_shared_parameter_goes_with_the_first_layer_that_is_reached(order):
     network = model(trained, function=shared)
     names = [layer.name for layer in lrp.plan(network, jnp.asarray(x), "gradient").layers]
     first, second = (name for name in names if name.startswith("twice") and ":" not in name)
-    gradient = lambda p: np.asarray(
-        jax.grad(lambda x: shared(p, x)[:, 0].sum())(jnp.asarray(x))
-    )
+    gradient = lambda p: np.asarray(jax.grad(lambda x: shared(p, x)[:, 0].sum())(jnp.asarray(x)))
     new = {
         "output": {
             second: {"twice"},
@@ -291,99 +283,3 @@ def test_draws_are_averaged_per_image():
         each.append(oracle.similarities("pearson", trained, random))
     assert len(each) == 4 and np.std(each, axis=0).min() > 1e-3
     close(row, np.mean(each, axis=0), EXACT)
-
-
-# --- keys, chunks and layouts -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["gradient", scores], ids=["name", "function"])
-def test_the_same_key_gives_the_same_whatever_the_chunk(method):
-    options = {"init": None, "draws": 3, "similarity": ("ssim", "spearman")}
-    whole = mprt(method, **options).rows
-    assert mprt(method, **options).rows == whole  # bit for bit
-    for chunk in (1, 2, 3, 100):
-        for row, expected in zip(mprt(method, chunk=chunk, **options).rows, whole, strict=True):
-            close(row, oracle.known(expected["values"]), EXACT)
-            for bound in ("low", "high"):
-                assert row[bound] == pytest.approx(expected[bound], abs=EXACT)
-    other = mprt(method, **{**options, "key": jax.random.key(1)}).rows
-    assert all(a["median"] != b["median"] for a, b in zip(other, whole, strict=True))
-
-
-def test_keys_of_the_old_kind():
-    options = {"init": None, "similarity": "pearson"}
-    old = mprt(**options, key=jax.random.PRNGKey(3)).rows
-    new = mprt(**options, key=jax.random.key(3)).rows
-    assert [row["values"] for row in old] == [row["values"] for row in new]
-
-
-def test_channels_are_those_of_the_graph():
-    """As many channels as rows and columns: nothing but the graph says which axis they are."""
-    trained, random = (oracle.parameters(seed, channels=oracle.SIZE) for seed in (0, 1))
-    x = oracle.images(3, channels=oracle.SIZE)
-    first = lambda p: Partial(lambda p, x: forward(p, x, "NCHW"), model(p).args[0])
-    last = mprt(images=x, network=model(trained), init=fixed(random)).rows
-    turned = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    rows = mprt(images=turned, network=first(trained), init=lambda key: first(random)).rows
-    for row, expected in zip(rows, last, strict=True):
-        assert row["layer"] == expected["layer"]
-        close(row, oracle.known(expected["values"]), EXACT)
-
-
-def test_single_precision():
-    exact = mprt(similarity="pearson").rows
-    x, network = X.astype(np.float32), model(TRAINED, np.float32)
-    init = lambda key: model(RANDOM, np.float32)
-    for row, expected in zip(
-        mprt(images=x, network=network, init=init, similarity="pearson").rows, exact, strict=True
-    ):
-        close(row, oracle.known(expected["values"]), 1e-4)
-
-
-@pytest.mark.parametrize("method", ["gradient", scores], ids=["name", "function"])
-def test_init_in_another_precision(method):
-    """Its parameters become those of the model: the program computes as it did."""
-    network = model(TRAINED, np.float32)
-    rows = [
-        mprt(method, images=X.astype(np.float32), network=network, init=init, similarity="pearson")
-        for init in (lambda key: model(RANDOM, np.float32), lambda key: model(RANDOM, np.float64))
-    ]
-    for row, expected in zip(*(found.rows for found in rows), strict=True):
-        close(row, oracle.known(expected["values"]), 1e-6)
-
-
-# --- cost and care ----------------------------------------------------------------------------
-
-
-def deep(p, x):
-    for layer in p.values():
-        x = jnp.tanh(x @ layer["kernel"])
-    return x
-
-
-@pytest.mark.parametrize("method", ["gradient", "lrp-epsilon", scores], ids=["1", "2", "function"])
-@pytest.mark.parametrize("draws", [1, 3])
-def test_one_compilation_serves_all_stops_and_draws(method, draws):
-    """Twelve equal layers: twelve stops compile what two compile."""
-    rng = np.random.default_rng(4)
-    p = {f"fc{i:02}": {"kernel": rng.normal(size=(9, 9)) / 3} for i in range(12)}
-    x = rng.normal(size=(3, 9))
-    counts = []
-    for layers in (["fc00", "fc11"], None):
-        jax.clear_caches()
-        with compilations() as compiled:
-            lrp.sanity.mprt(
-                model(p, function=deep), x, method,
-                key=KEY, layers=layers, draws=draws, similarity="cosine", colour="none",
-            )  # fmt: skip
-        counts.append(len(compiled))
-    assert 0 < counts[1] <= counts[0]
-
-
-def test_the_model_stays_as_it_was():
-    network = vit(constants=True)
-    x = jax.random.uniform(KEY, (2, 16, 16, 3))
-    before = np.asarray(network(x))
-    lrp.sanity.mprt(network, x, "gradient", key=KEY)
-    assert (np.asarray(network(x)) == before).all()
-    assert lrp.attribute(network, x, "gradient").shape == x.shape

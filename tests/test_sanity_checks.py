@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle_sanity as oracle
 import pytest
-from nets_sanity import Recorder, close, model
+from nets_sanity import Recorder, close, gradient_times_input, model
 from scipy.stats import chisquare, kstest
 
 import lrpjax as lrp
@@ -26,12 +26,6 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 def shown(p, x=X, target=TARGET, method="gradient", colour="max-abs"):
     start = lrp.methods.get(method).start
     return oracle.reduced(oracle.maps(p, x, target, method, start), colour, 3)
-
-
-def scores(model, x, target):
-    """Gradient times input of the target's logit."""
-    explained = lambda x: jnp.take_along_axis(model(x), target[:, None], 1).sum()
-    return x * jax.grad(explained)(x)
 
 
 # --- smooth -----------------------------------------------------------------------------------
@@ -54,7 +48,7 @@ def test_without_noise_smooth_mprt_is_mprt(method, order):
 def test_smooth_maps_are_means_over_the_recorded_noise():
     """A user's own method sees the noisy images, and the mean of its maps is what is compared."""
     samples = 6
-    recorder = Recorder(scores)
+    recorder = Recorder(gradient_times_input)
     rows = lrp.sanity.smooth_mprt(
         MODEL, X, recorder.method,
         key=KEY, samples=samples, noise=0.3, layers=["conv1"], init=INIT, similarity="pearson",
@@ -263,7 +257,7 @@ def test_the_other_class_of_an_image_depends_on_its_key_and_place_alone():
 
 def test_other_classes_are_drawn_without_repetition():
     x = np.repeat(X[:1], 40, axis=0)
-    recorder = Recorder(scores)
+    recorder = Recorder(gradient_times_input)
     logit(recorder.method, x=x, classes=3, similarity="pearson")
     base = shown(TRAINED, X[:1], TARGET[:1], "input-x-gradient", "sum")
     one = lambda t: shown(TRAINED, X[:1], np.array([t]), "input-x-gradient", "sum")
@@ -274,7 +268,7 @@ def test_other_classes_are_drawn_without_repetition():
         for i, a in enumerate(others)
         for b in others[i + 1 :]
     ]
-    (row,) = logit(scores, x=x, classes=3, similarity="pearson").rows
+    (row,) = logit(gradient_times_input, x=x, classes=3, similarity="pearson").rows
     distance = np.abs(np.array(row["values"])[:, None] - np.array(sets))
     assert distance.min(1).max() < EXACT
     assert len(set(distance.argmin(1))) == len(sets)  # each of the ten sets comes up

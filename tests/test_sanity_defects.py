@@ -8,7 +8,7 @@ import numpy as np
 import oracle_sanity as oracle
 import pytest
 from jax.tree_util import Partial
-from nets_sanity import Recorder, close, heads, model, split, units
+from nets_sanity import Recorder, close, gradient_times_input, heads, model, split, units
 
 import lrpjax as lrp
 
@@ -19,12 +19,6 @@ X = oracle.images(4)
 TARGET = oracle.logits(TRAINED, X).argmax(1)
 MODEL = model(TRAINED)
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
-def scores(model, x, target):
-    """Gradient times input of the target's logit."""
-    explained = lambda x: jnp.take_along_axis(model(x), target[:, None], 1).sum()
-    return x * jax.grad(explained)(x)
 
 
 def shown(p, x=X, target=TARGET):
@@ -61,13 +55,16 @@ def test_2_the_original_is_no_part_of_an_average():
 
 def test_3_smooth_mprt_explains_with_the_users_function_and_its_own_noise():
     """There, the function was ignored and the noise came from numpy's global generator."""
-    recorder = Recorder(scores)
+    recorder = Recorder(gradient_times_input)
     options = {"key": KEY, "samples": 3, "similarity": "pearson", "layers": ["conv1"]}
     np.random.seed(1)  # noqa: NPY002
     own = lrp.sanity.smooth_mprt(MODEL, X, recorder.method, **options).rows
     assert len({x.tobytes() for x in recorder.inputs}) >= 3
     np.random.seed(2)  # noqa: NPY002
-    assert lrp.sanity.smooth_mprt(MODEL, X, scores, **options).rows[0]["values"] == own[0]["values"]
+    assert (
+        lrp.sanity.smooth_mprt(MODEL, X, gradient_times_input, **options).rows[0]["values"]
+        == own[0]["values"]
+    )
     gradient = lrp.sanity.smooth_mprt(MODEL, X, "gradient", colour="sum", **options).rows
     assert np.abs(np.subtract(gradient[0]["values"], own[0]["values"])).max() > 1e-3
 
@@ -98,15 +95,18 @@ def test_4_everything_that_is_learnt_is_randomised():
             "position": normal(1, 7, 5),
             **{name: {"kernel": normal(5, 5)} for name in ("query", "key", "value")},
             "layer_scale": normal(5),
-            "norm": {"mean": normal(5), "var": positive(5), "scale": positive(5), "bias": normal(5)},
+            "norm": {
+                "mean": normal(5),
+                "var": positive(5),
+                "scale": positive(5),
+                "bias": normal(5),
+            },
             "head": {"kernel": normal(5, 3)},
         }
 
     trained, random = draw(0), draw(1)
     x = np.random.default_rng(2).normal(size=(3, 24))
-    gradient = lambda p: np.asarray(
-        jax.grad(lambda x: forward(p, x)[:, 1].sum())(jnp.asarray(x))
-    )
+    gradient = lambda p: np.asarray(jax.grad(lambda x: forward(p, x)[:, 1].sum())(jnp.asarray(x)))
     options = {"key": KEY, "target": 1, "similarity": "cosine", "colour": "none"}
     rows = lrp.sanity.mprt(
         Partial(forward, trained), x, "gradient",

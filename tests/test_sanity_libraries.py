@@ -13,7 +13,7 @@ from test_libraries import BUILDERS, IMAGES, LAYERS, LIBRARIES, WRAPPED
 
 import lrpjax as lrp
 
-# The network is so small that a random one may be dead: its map is no map, and the image is dropped.
+# The network is so small that a random one may be dead: then there is no map, and an image less.
 # Absolute, of correlations of float32 maps of equal parameters; the libraries order the arithmetic
 # of BatchNorm differently.
 SAME = 1e-4

@@ -7,6 +7,8 @@ from fractions import Fraction
 import numpy as np
 import oracle_sanity as oracle
 import pytest
+from skimage.metrics import structural_similarity
+
 from lrpjax.sanity import SIMILARITIES, reduced
 
 # Absolute. Sums of a few hundred float64 products; the windows of SSIM may be summed in any order.
@@ -83,6 +85,21 @@ def test_correlations_take_maps_of_any_shape(name, shape):
     a, b = RNG.normal(size=shape), RNG.normal(size=shape)
     expected = oracle.similarities(name, a, b)
     np.testing.assert_allclose(found(name, a, b), expected, rtol=0, atol=EXACT)
+
+
+def test_colours_that_are_kept_are_the_last_axis():
+    """SSIM is then the mean over the channels, and the percentiles are those of all entries."""
+    a, b = pair(3, 24, 24, 3)
+    u, v = ([oracle.scaled(m, 99.5) for m in maps] for maps in (a, b))
+    one = lambda u, v: np.mean(
+        [structural_similarity(u[..., c], v[..., c], win_size=5, data_range=2) for c in range(3)]
+    )
+    expected = [max(one(p, q), one(p, 1 - q)) for p, q in zip(u, v, strict=True)]
+    np.testing.assert_allclose(found("ssim", a, b), expected, rtol=0, atol=EXACT)
+    for name in ("ssim-standard", "hog"):
+        values = found(name, a, b)
+        assert np.isfinite(values).all()
+        np.testing.assert_allclose(found(name, a, a), 1, rtol=0, atol=EXACT)
 
 
 # --- by hand ----------------------------------------------------------------------------------
