@@ -80,7 +80,7 @@ def test_one_negative_entry_makes_a_leaf_gaussian():
 @pytest.mark.parametrize("randomiser", ["gaussian", "permutation"])
 @pytest.mark.parametrize("constant", [0.0, 1.0, -0.1, 1 / 3])
 def test_a_constant_leaf_stays(randomiser, constant):
-    p = {"fc": NORMAL, "constant": {"kernel": np.full(SIZE, constant)}}
+    p = {"fc": NORMAL, "constant": {"kernel": np.full((SIZE[0], 50), constant)}}
     trained, random = drawn(p, randomiser=randomiser, draws=2)
     assert len(random) > 1
     for out in random:
