@@ -1,11 +1,15 @@
-"""The README's tables: of what is covered, and of methods with the results of `lrpjax csc`.
+"""The README's tables: of what is covered, of methods with the results of `lrpjax csc`, and of the
+verdicts of `lrpjax audit`.
 
-lrpjax csc --out csc && python benchmarks/readme_table.py csc/results.json
+lrpjax csc --out csc && lrpjax audit --out audit
+python benchmarks/readme_table.py csc/results.json audit/audit.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 from lrpjax.convergence import CSC
 from lrpjax.methods import TABLE
@@ -31,14 +35,29 @@ def rows(measured: dict[str, float]) -> list[str]:
     return lines
 
 
+def verdicts(file: str) -> list[str]:
+    """From the JSON of `lrpjax audit`."""
+    lines = [
+        "| method | verdict | why | another class | last layer random | all random |",
+        "|---|---|---|---|---|---|",
+    ]
+    number = lambda value: "" if value is None else f"{value:.2f}"
+    for row in json.loads(Path(file).read_text())["summary"]:
+        scores = [number(row[k]) for k in ("random_logit", "mprt_first", "mprt_last")]
+        lines.append(f"| {' | '.join([row['method'], row['level'], row['verdict'], *scores])} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results")
-    result = CSC.load(parser.parse_args().results)
+    parser.add_argument("audit")
+    options = parser.parse_args()
+    result = CSC.load(options.results)
     measured = {
         row["method"]: row["one_minus_median"] for row in result.rows if row["layer"] == "input"
     }
-    print("\n".join([*covered(), "", *rows(measured)]))
+    print("\n".join([*covered(), "", *rows(measured), "", *verdicts(options.audit)]))
 
 
 if __name__ == "__main__":

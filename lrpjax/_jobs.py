@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ._progress import silent
+from ._progress import drawable, silent
 
 Job = TypeVar("Job", bound=Hashable)
 THREADS = 2  # compiling one job overlaps with running another
@@ -41,7 +41,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     pool = ThreadPoolExecutor(THREADS)
-    with Progress(*columns, *times, console=console) as bar:
+    with Progress(*columns, *times, console=console, disable=not drawable()) as bar:
         task = bar.add_task(unit, total=len(jobs))
         futures = {pool.submit(_silently, work, job): job for job in jobs}
         try:

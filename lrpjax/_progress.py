@@ -27,14 +27,14 @@ def silent() -> Iterator[None]:
         _silent.reset(token)
 
 
-def _drawable() -> bool:
+def drawable() -> bool:
     """A notebook without ipywidgets shows a warning in place of a bar."""
     return not get_console().is_jupyter or find_spec("ipywidgets") is not None
 
 
 def track(steps: Sequence[T], description: str) -> Iterator[T]:
     """Yields the steps; a bar appears once they have taken longer than a few seconds."""
-    bar = Progress(transient=True, disable=_silent.get() or not _drawable())
+    bar = Progress(transient=True, disable=_silent.get() or not drawable())
     task = bar.add_task(description, total=len(steps))
     begin = time.monotonic()
     try:

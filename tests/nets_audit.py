@@ -18,6 +18,7 @@ def pictures():
 
 
 def _apply(weights, x):
+    x = x.astype(weights["dense"].dtype)
     for name in ("conv1", "conv2"):
         layout = ("NHWC", "HWIO", "NHWC")
         x = jax.lax.conv_general_dilated(x, weights[name], (1, 1), "SAME", dimension_numbers=layout)

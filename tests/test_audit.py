@@ -139,26 +139,29 @@ def test_thresholds_change_verdicts_and_not_measures(audited):
         auditing.Thresholds(same_map=1.5)
 
 
+NONE = {"low": None, "high": None}
+
+
 def _rows(cosines=(), logit=None, first=None):
     made = [
         {"check": "csc", "start": "c", "layer": name, "one_minus_median": value}
-        for name, value in zip("cba", cosines, strict=False)
+        for name, value in zip(("c", "b", "input"), cosines, strict=False)
     ]
     if logit is not None:
-        made.append({"check": "random-logit", "similarity": "ssim", "median": logit})
+        made.append({"check": "random-logit", "similarity": "ssim", "median": logit, **NONE})
     if first is not None:
-        made.append({"check": "mprt", "similarity": "ssim", "median": first, "layer": "c"})
+        made.append({"check": "mprt", "similarity": "ssim", "median": first, "layer": "c", **NONE})
     return made
 
 
 @pytest.mark.parametrize(
     ("measured", "level", "text"),
     [
-        (_rows((0.9, 1e-4, 1e-5), 0.95), "ignores", "forgets everything above b"),
-        (_rows((0.9, 1e-2, 1e-5), 0.95), "ignores", "forgets everything above a"),
+        (_rows((0.9, 1e-4, 1e-5), 0.95), "ignores", "forgets the layers above b"),
+        (_rows((0.9, 1e-2, 1e-5), 0.95), "ignores", "forgets the layers above the input"),
         (_rows((0.9, 1e-5, 1e-2), 0.5), "depends", "another class gives another map (SSIM 0.50)"),
-        (_rows((0.9, 1e-5, 1e-5), 0.5), "doubt", "forgets everything above b (1 - CSC 1e-05)"),
-        (_rows((0.9, 0.5, 0.5), 0.5, 0.99), "doubt", "random parameters in c leave it as it is"),
+        (_rows((0.9, 1e-5, 1e-5), 0.5), "doubt", "forgets the layers above b (1 - CSC 1e-05)"),
+        (_rows((0.9, 0.5, 0.5), 0.5, 0.99), "doubt", "random parameters in c change nothing"),
         (_rows((0.9, 0.5, 0.5), 0.5, 0.2), "depends", "another map"),
         (_rows((), 0.9), "ignores", "the same map"),
     ],
@@ -173,9 +176,11 @@ def test_a_second_run_goes_on_where_the_first_stopped(model, images, tmp_path, m
         model, images, ["gradient"], key=jax.random.key(2), out=tmp_path, **options
     )
     whole = run()
-    pieces = sorted(tmp_path.glob("piece-*.json"))
-    damaged, missing = pieces[0], pieces[1]
+    (damaged,) = tmp_path.glob("piece-gradient-*-random-logit.json")
+    (cut,) = tmp_path.glob("piece-gradient-*-mprt.json")
+    (missing,) = tmp_path.glob("piece-gradient-*-csc.json")
     damaged.write_text(damaged.read_text().replace('"median": 0.', '"median": 0.1', 1))
+    cut.write_text(cut.read_text()[:-20])
     missing.unlink()
     done = []
     for name, check in audit_checks.CHECKS.items():
@@ -186,7 +191,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(model, images, tmp_path, m
             audit_checks.CHECKS, name, audit_checks.Check(counted, check.chains, check.linear)
         )
     again = run()
-    assert len(done) == 2
+    assert sorted(done) == ["csc", "mprt", "random-logit"]
     assert again.to_json() == whole.to_json()
     with pytest.raises(ValueError, match="other settings \\(draws: 1, now 2\\)"):
         run(draws=2)

@@ -47,7 +47,8 @@ class Verdict:
 def verdict(rows: Rows, thresholds: Thresholds, *, control: str | None = None) -> Verdict:
     """What the rows of one method amount to. control: what is known of it, if it is one."""
     reasons = [row["reason"] for row in rows if row["check"] == "failed"]
-    logit, last = _median(rows, "random-logit"), _first(rows, "mprt")
+    other, last = _first(rows, "random-logit"), _first(rows, "mprt")
+    logit = None if other is None else other["median"]
     if logit is None and last is None and reasons:
         return Verdict("failed", f"could not be run: {reasons[0]}")
     claims = []
@@ -56,13 +57,16 @@ def verdict(rows: Rows, thresholds: Thresholds, *, control: str | None = None) -
     moved = None if last is None else last["median"]
     if forgets:
         at, row = forgets
-        claims.append(f"forgets everything above {at} (1 - CSC {row['one_minus_median']:.0e})")
-    if logit is not None:
+        where = "the input" if at == "input" else at
+        claims.append(f"forgets the layers above {where} (1 - CSC {row['one_minus_median']:.0e})")
+    if other is not None and logit is not None:
         which = "the same map" if blind else "another map"
-        claims.append(f"another class gives {which} (SSIM {logit:.2f})")
+        claims.append(f"another class gives {which} (SSIM {_interval(other)})")
     unmoved = last is not None and moved is not None and moved >= thresholds.same_map
     if last is not None and unmoved:
-        claims.append(f"random parameters in {last['layer']} leave it as it is (SSIM {moved:.2f})")
+        claims.append(
+            f"random parameters in {last['layer']} change nothing (SSIM {_interval(last)})"
+        )
     level: Level = "ignores" if blind else "doubt" if forgets or unmoved else "depends"
     if control is not None:
         level, claims = "control", [control, *claims]
@@ -79,6 +83,13 @@ def _forgets(rows: Rows, thresholds: Thresholds) -> tuple[str, dict[str, Any]] |
             break
         found = row["layer"], row
     return found
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """A median with its interval, where it has one."""
+    if row["low"] is None:
+        return f"{row['median']:.2f}"
+    return f"{row['median']:.2f}, {row['low']:.2f} to {row['high']:.2f}"
 
 
 def _first(rows: Rows, check: str, similarity: str = "ssim") -> dict[str, Any] | None:

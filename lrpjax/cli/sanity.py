@@ -72,13 +72,18 @@ def sanity(
     """
     import jax
 
+    from ..checks import check_known
     from ..report import plots
-    from ..sanity import Sanity, mprt, random_logit
+    from ..sanity import SIMILARITIES, Sanity, mprt, random_logit
+    from ..sanity.parameters import ORDERS, RANDOMISERS
 
-    checks = list(dict.fromkeys(check or [RANDOMISATION, LOGIT]))
-    for name in checks:
-        if name not in (RANDOMISATION, LOGIT):
-            raise ValueError(f"A check is {RANDOMISATION} or {LOGIT}, got {name!r}.")
+    wanted = list(dict.fromkeys(check or [RANDOMISATION, LOGIT]))
+    for name in wanted:
+        check_known("check", name, [RANDOMISATION, LOGIT])
+    for name in similarity or []:
+        check_known("similarity", name, SIMILARITIES)
+    check_known("order", order, ORDERS)
+    check_known("randomiser", randomiser, RANDOMISERS)
     writable(out)
     network, inputs = load(model, weights, images)
     key = jax.random.key(seed)
@@ -95,7 +100,7 @@ def sanity(
         "randomiser": randomiser,
         "draws": draws,
     }
-    jobs = [(name, each) for each in checks for name in dict.fromkeys(method or METHODS)]
+    jobs = [(name, each) for each in wanted for name in dict.fromkeys(method or METHODS)]
     settings = {**inputs.settings, "seed": seed, "order": order, "randomiser": randomiser}
     settings |= {"draws": draws, "classes": classes, "colour": colour, "multiplier": multiplier}
     done: dict[tuple[str, str], Sanity] = {}

@@ -75,12 +75,15 @@ def certificate(
     start: str | None = None,
     stop: str = "input",
     vectors: int = 40,
+    link_by_link: bool = True,
     memory_limit: float = MEMORY,
 ) -> Certificate:
     """The widest angle between the maps at `stop` of any two non-negative relevances at `start`.
 
     x: a batch of one. start: a layer (default: the model's output). Over the whole map, and at each
     location over the channels, as `csc` measures it. vectors: how many Gaussian ones are drawn.
+    link_by_link: whether the theorem's conditions are checked for each link of the chain, beside
+    those of the whole: on a deep network it takes the most time.
     memory_limit: in bytes, of the matrix of rays; above, as many units as fit are drawn at random.
     It holds for this example, with its activations as they are. Raises as `lrpjax.chain` does, and
     ValueError where fewer than two units send anything to `stop`.
@@ -108,7 +111,7 @@ def certificate(
     rows = _angles(reading.graph, op, value, rays, gauss)
     for row in rows:
         row |= {"method": method.name, "start": start, "layer": stop}
-    parts = _links(reading, method, start, stop)
+    parts = _links(reading, method, start, stop) if link_by_link else []
     whole = rays.maps if rays.complete else None
     for part in parts if len(parts) > 1 else []:  # a single link is the whole chain
         rows.append({"scope": "link", **conditions(part, probe, memory_limit)})

@@ -169,7 +169,7 @@ def _sections(audit: Audit) -> Iterator[Section]:
                         audit.pair_pictures,
                         {pair.method: pair.maps for pair in audit.pairs},
                         names,
-                        distances={pair.method: pair.distances for pair in audit.pairs},
+                        distances={pair.method: pair.distances.tolist() for pair in audit.pairs},
                     ).flat[0].figure,
                     "Maps of two classes and of a random one.",
                 )

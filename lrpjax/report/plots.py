@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from .grids import cascade as cascade
+from .grids import two_classes as two_classes
 from .heatmaps import heatmap as heatmap
-from .heatmaps import normalise as normalise
 from .heatmaps import sheet as sheet
+from .pictures import normalise as normalise
 from .profiles import profile as profile
+from .sanity import random_logit as random_logit
+from .sanity import randomisation as randomisation
 from .simulated import simulation as simulation
 from .spectra import pattern_spectrum as pattern_spectrum
+from .style import Figure, line_styles, name_layers, tidy, together
 
 if TYPE_CHECKING:
     from ..convergence import CSC
 
-# Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell them apart in
-# black and white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-_MARKERS = "os^Dv<>pXP*h"
-_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _ACROSS = 3  # panels side by side
-_FEW_LAYERS = 20
 _FLOOR = 1e-8  # of 1 - median in the logarithmic figure, as in the paper
 
 
@@ -47,7 +44,7 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
         unused.remove()
     panels = panels[: len(starts)]
     methods = list(dict.fromkeys(row["method"] for row in result.rows))
-    styles = dict(zip(methods, _styles(), strict=False))
+    styles = dict(zip(methods, line_styles(), strict=False))
     for panel, start in zip(panels, starts, strict=True):
         rows = [row for row in result.rows if row["start"] == start]
         layers = list(dict.fromkeys(row["layer"] for row in rows))
@@ -61,11 +58,10 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
             else:
                 y = [row["median"] for row in own]
             panel.plot(x, y, label="\n= ".join(group), **styles[method])
-        _name_layers(panel, layers)
+        name_layers(panel, layers)
         panel.set_title(f"random relevance injected at {start}", loc="left", fontsize=10)
         panel.set_xlabel("relevance arriving at the output of layer (input on the right)")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(axis="y", color="0.9")
+        tidy(panel)
         if scale == "log":
             _log_axis(panel)
         else:
@@ -90,37 +86,12 @@ def save(figure: Figure, path: str | PathLike) -> list[Path]:
     return paths
 
 
-def _name_layers(panel, layers: list[str]) -> None:
-    if len(layers) <= _FEW_LAYERS:
-        panel.set_xticks(range(len(layers)), layers, rotation=40, ha="right")
-    else:  # upright and small, so that all of a deep network's fit
-        size = max(3.5, min(8, 400 / len(layers)))
-        panel.set_xticks(range(len(layers)), layers, rotation=90, fontsize=size)
-
-
 def _by_convergence(rows: list[dict]) -> list[list[str]]:
     """Methods from the most converged to the least at the input, those with one curve together."""
     curves: dict[str, list[float]] = {}
     for row in rows:
         curves.setdefault(row["method"], []).append(row["one_minus_median"])
-    groups: dict[tuple, list[str]] = {}
-    for method, curve in curves.items():
-        groups.setdefault(tuple(f"{y:.3e}" for y in curve), []).append(method)
-    return sorted(groups.values(), key=lambda group: curves[group[0]][-1])
-
-
-def _styles():
-    """Endless distinct line styles."""
-    for i, (colour, marker) in enumerate(zip(cycle(_COLOURS), cycle(_MARKERS), strict=False)):
-        yield {
-            "color": colour,
-            "marker": marker,
-            "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)],
-            "markersize": 5,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.5,
-            "lw": 1.6,
-        }
+    return sorted(together(curves), key=lambda group: curves[group[0]][-1])
 
 
 def _log_axis(panel) -> None:

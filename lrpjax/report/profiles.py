@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
+
+from .style import COLOURS, Figure, tidy
 
 if TYPE_CHECKING:
     from ..convergence import Profile
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 _MARKERS = "os^Dv<>"
 _SCOPES = {"map": "over the whole map", "location": "at each location, over the channels"}
 
@@ -77,7 +77,7 @@ def _values(rows: list[dict], field: str) -> np.ndarray:
 
 def _style(number: int) -> dict:
     return {
-        "color": _COLOURS[number % len(_COLOURS)],
+        "color": COLOURS[number % len(COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
         "markersize": 5.5,
         "lw": 1.7,
@@ -96,5 +96,4 @@ def _finish(panel: Axes, layers: list[str], title: str) -> None:
     panel.set_xticks(range(len(layers)), layers, fontsize=max(3.5, min(9, 200 / len(layers))))
     panel.tick_params("x", rotation=90 if many else 40)
     panel.set_title(title, loc="left", fontsize=10)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(axis="y", color="0.9")
+    tidy(panel)

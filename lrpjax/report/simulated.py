@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .style import Figure, tidy
 
 if TYPE_CHECKING:
     from ..convergence import Simulation
@@ -100,8 +101,7 @@ def _axes(panel, dimensions: list[int]) -> None:
     texts = [f"{step}\n{dimension}" for step, dimension in enumerate(dimensions)]
     panel.set_xticks(range(len(dimensions)), texts, fontsize=7.5)
     panel.set_xlabel("factors multiplied, and the dimension of the vectors (controls: 128)")
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(axis="y", color="0.9")
+    tidy(panel)
 
 
 def _label_beside(panel, curve: _Curve, steps: np.ndarray, values: np.ndarray) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .style import Figure, tidy
 
 if TYPE_CHECKING:
     from ..convergence import PatternSpectrum
@@ -73,6 +74,5 @@ def _finish(panel: Axes, ticks: list[str], title: str) -> None:
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_title(title, loc="left", fontsize=10)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(axis="y", color="0.9")
+    tidy(panel)
     panel.legend(frameon=False, fontsize=8)

@@ -79,8 +79,7 @@ def stops(
     random, also where no map is taken. "single" randomises one layer at a time. A parameter of
     several layers is randomised with the first that is reached.
     """
-    if order not in ORDERS:
-        raise ValueError(f"The order is one of {', '.join(ORDERS)}, got {order!r}.")
+    checks.check_known("order", order, ORDERS)
     for name in [] if names is None else names:
         checks.check_known("layer with parameters", name, layers)
     made: list[Stop] = []
@@ -109,8 +108,7 @@ def randomised(
     of the same structure, whose parameters are taken; it is read at an input like `like`.
     Each array has a key of its own.
     """
-    if randomiser not in RANDOMISERS:
-        raise ValueError(f"The randomiser is {' or '.join(RANDOMISERS)}, got {randomiser!r}.")
+    checks.check_known("randomiser", randomiser, RANDOMISERS)
     if init is not None:
         return _initialised(reading, layers, init(key), like)
     draw = _gaussian if randomiser == "gaussian" else np.random.Generator.permuted
@@ -142,7 +140,10 @@ def _initialised(
     reading: Reading, layers: dict[str, tuple[int, ...]], model: Callable, like: Any
 ) -> dict[int, Any]:
     """The parameters of another model of the same structure."""
-    other = read(model, like, fold=True)
+    try:
+        other = read(model, like, fold=True)
+    except ValueError as error:
+        raise ValueError(f"init(key) gives a model that does not run here: {error}") from error
     paths, others = (_paths(r.graph) for r in (reading, other))
     shapes = [[getattr(c, "shape", None) for c in r.consts] for r in (reading, other)]
     if paths != others or shapes[0] != shapes[1]:

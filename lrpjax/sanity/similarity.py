@@ -56,8 +56,7 @@ def multiplied(maps: np.ndarray, images: np.ndarray, multiplier: str | None) -> 
 
 def colour_of(colour: str, method: Any) -> str:
     """The colour reduction of a method; "auto" is what the paper takes for it (appendix)."""
-    if colour not in COLOURS:
-        raise ValueError(f"The colour reduction is one of {', '.join(COLOURS)}, got {colour!r}.")
+    checks.check_known("colour reduction", colour, COLOURS)
     if colour != "auto":
         return colour
     plain = method.base if isinstance(method, SmoothGrad) else method
