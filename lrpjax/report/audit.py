@@ -25,8 +25,9 @@ COLUMNS = (
     Column(
         "one_minus_csc",
         "1 - CSC",
-        "1 - median |cosine|, at the input, of random relevance injected at the output; 0: the map "
-        "is the same, up to size and sign, whatever is injected",
+        "1 - median |cosine|, at the input (or the last layer with more than one channel), of "
+        "random relevance injected at the output; 0: the map is the same, up to size and sign, "
+        "whatever is injected",
         kind="number",
     ),
     Column(
