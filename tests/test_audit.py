@@ -167,7 +167,7 @@ def _rows(cosines=(), logit=None, first=None, channels=3):
         (_rows((0.9, 1e-4, 1e-5), 0.95), "ignores", "forgets the layers above b"),
         (_rows((0.9, 1e-2, 1e-5), 0.95), "ignores", "forgets the layers above the input"),
         (_rows((0.9, 1e-5, 1e-2), 0.5), "depends", "another class gives another map (SSIM 0.50)"),
-        (_rows((0.9, 1e-5, 1e-5), 0.5), "doubt", "forgets the layers above b (1 - CSC 1e-05)"),
+        (_rows((0.9, 1e-5, 1e-5), 0.5), "doubt", "forgets the layers above b (1 - CSC 1e-5)"),
         (_rows((0.9, 0.5, 0.5), 0.5, 0.99), "doubt", "random parameters in c change nothing"),
         (_rows((0.9, 0.5, 0.5), 0.5, 0.2), "depends", "another map"),
         (_rows((), 0.9), "ignores", "the same map"),

@@ -58,7 +58,8 @@ def verdict(rows: Rows, thresholds: Thresholds, *, control: str | None = None) -
     if forgets:
         at, row = forgets
         where = "the input" if at == "input" else at
-        claims.append(f"forgets the layers above {where} (1 - CSC {row['one_minus_median']:.0e})")
+        distance = f"{row['one_minus_median']:.0e}".replace("e-0", "e-")
+        claims.append(f"forgets the layers above {where} (1 - CSC {distance})")
     if other is not None and logit is not None:
         which = "the same map" if blind else "another map"
         claims.append(f"another class gives {which} (SSIM {_interval(other)})")

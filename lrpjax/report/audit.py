@@ -85,13 +85,13 @@ def report(audit: Audit) -> str:
 def _lead(audit: Audit) -> str:
     levels = [row["level"] for row in audit.summary]
     of = lambda level: levels.count(level)
-    failed = f" {of('failed')} could not be run." if of("failed") else ""
+    failed = f", {of('failed')} could not be run" if of("failed") else ""
     return (
-        f"{of('ignores')} of {len(levels) - of('control')} methods give the same map for another "
-        f"class on this model, {of('doubt')} are in doubt, and for {of('depends')} no check speaks "
-        f"against them.{failed} Measured on {audit.settings['n_images']} images. Passing these "
-        "checks is necessary for a map to explain the prediction, and not sufficient: random noise "
-        "passes most of them."
+        f"Of {len(levels) - of('control')} methods, {of('ignores')} give the same map for another "
+        f"class on this model, {of('doubt')} leave doubt, and {of('depends')} have no check against "
+        f"them{failed}. Measured on {audit.settings['n_images']} images. Passing these checks is "
+        "necessary for a map to explain the prediction, and not sufficient: random noise passes "
+        "most of them."
     )
 
 
