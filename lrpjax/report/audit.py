@@ -89,9 +89,9 @@ def _lead(audit: Audit) -> str:
     return (
         f"Of {len(levels) - of('control')} methods, {of('ignores')} give the same map for another "
         f"class on this model, {of('doubt')} leave doubt, and {of('depends')} have no check "
-        f"against them{failed}. Measured on {audit.settings['n_images']} images. Passing these checks is "
-        "necessary for a map to explain the prediction, and not sufficient: random noise passes "
-        "most of them."
+        f"against them{failed}. Measured on {audit.settings['n_images']} images. Passing these "
+        "checks is necessary for a map to explain the prediction, and not sufficient: random noise "
+        "passes most of them."
     )
 
 
