@@ -3,10 +3,10 @@
 import jax
 
 
-def network():
-    """Images (N, 8, 8, 3) to 4 logits: two convolutions, a mean, a dense layer."""
+def network(colours=3):
+    """Images (N, 8, 8, colours) to 4 logits: two convolutions, a mean, a dense layer."""
     keys = jax.random.split(jax.random.key(0), 3)
-    shapes = {"conv1": (3, 3, 3, 8), "conv2": (3, 3, 8, 8), "dense": (8, 4)}
+    shapes = {"conv1": (3, 3, colours, 8), "conv2": (3, 3, 8, 8), "dense": (8, 4)}
     draw = zip(shapes.items(), keys, strict=True)
     return jax.tree_util.Partial(
         _apply, {name: jax.random.normal(key, shape) for (name, shape), key in draw}

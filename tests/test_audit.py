@@ -142,9 +142,16 @@ def test_thresholds_change_verdicts_and_not_measures(audited):
 NONE = {"low": None, "high": None}
 
 
-def _rows(cosines=(), logit=None, first=None):
+def _rows(cosines=(), logit=None, first=None, channels=3):
+    """channels: of the input."""
     made = [
-        {"check": "csc", "start": "c", "layer": name, "one_minus_median": value}
+        {
+            "check": "csc",
+            "start": "c",
+            "layer": name,
+            "one_minus_median": value,
+            "channels": channels if name == "input" else 8,
+        }
         for name, value in zip(("c", "b", "input"), cosines, strict=False)
     ]
     if logit is not None:
@@ -164,11 +171,24 @@ def _rows(cosines=(), logit=None, first=None):
         (_rows((0.9, 0.5, 0.5), 0.5, 0.99), "doubt", "random parameters in c change nothing"),
         (_rows((0.9, 0.5, 0.5), 0.5, 0.2), "depends", "another map"),
         (_rows((), 0.9), "ignores", "the same map"),
+        (_rows((0.9, 0.5, 0), 0.5, channels=1), "depends", "another map"),
+        (_rows((0.9, 1e-5, 0), 0.5, channels=1), "doubt", "forgets the layers above b"),
     ],
 )
 def test_verdicts_follow_from_the_thresholds(measured, level, text):
     made = verdict(measured, auditing.Thresholds())
     assert made.level == level and text in made.text
+
+
+def test_the_one_channel_of_grey_images_is_no_convergence(images):
+    report = lrp.audit(network(colours=1), images[..., :1], ["gradient"], key=jax.random.key(2))
+    cosines = {row["layer"]: row for row in rows(report, "gradient", "csc")}
+    assert cosines["input"]["channels"] == 1 and cosines["input"]["one_minus_median"] < 1e-9
+    assert "forgets" not in report.verdict("gradient").text
+    (shown,) = (row for row in report.summary if row["method"] == "gradient")
+    assert shown["one_minus_csc"] == cosines["conv1"]["one_minus_median"] > 0.1
+    (panel,) = lrp.convergence.CSC({}, report.rows_of("csc")).plot().axes
+    assert panel.get_xticklabels()[-1].get_text() == "conv1"
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(model, images, tmp_path, monkeypatch):

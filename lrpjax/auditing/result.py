@@ -52,10 +52,11 @@ class Audit:
 
     @property
     def summary(self) -> list[dict[str, Any]]:
-        """A row for each method: method, level, verdict, one_minus_csc (at the input),
-        random_logit, mprt_first and mprt_last (SSIM medians, with the parameters of the last layer
-        and of all layers random), sigma_ratio (at the input), certificate (degrees, over the map),
-        conservation and completeness (median relative errors). None where not measured."""
+        """A row for each method: method, level, verdict, one_minus_csc (at the input, or the last
+        layer with more than one channel), random_logit, mprt_first and mprt_last (SSIM medians,
+        with the parameters of the last layer and of all layers random), sigma_ratio (at the input),
+        certificate (degrees, over the map), conservation and completeness (median relative errors).
+        None where not measured."""
         return [summary(self.rows, name, self.verdict(name)) for name in self.methods]
 
     def judged(self, thresholds: Thresholds) -> Audit:

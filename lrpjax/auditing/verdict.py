@@ -78,11 +78,16 @@ def verdict(rows: Rows, thresholds: Thresholds, *, control: str | None = None) -
 def _forgets(rows: Rows, thresholds: Thresholds) -> tuple[str, dict[str, Any]] | None:
     """The highest layer from which on, down to the input, random relevance has become parallel."""
     found = None
-    for row in reversed([row for row in rows if row["check"] == "csc"]):
+    for row in reversed(_directed(rows)):
         if row["layer"] == row["start"] or row["one_minus_median"] > thresholds.converged:
             break
         found = row["layer"], row
     return found
+
+
+def _directed(rows: Rows) -> list[dict[str, Any]]:
+    """The rows of CSC without those of one channel, where any two numbers are parallel."""
+    return [row for row in rows if row["check"] == "csc" and row["channels"] > 1]
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -106,7 +111,7 @@ def _median(rows: Rows, check: str, similarity: str = "ssim") -> float | None:
 def summary(rows: Rows, method: str, made: Verdict) -> dict[str, Any]:
     """One line of the table: the method, its verdict, and a number of each check."""
     own = [row for row in rows if row["method"] == method]
-    cosines = [row for row in own if row["check"] == "csc"]
+    cosines = _directed(own)
     cascade = [r for r in own if r["check"] == "mprt" and r["similarity"] == "ssim"]
     spectra = [r["ratio"] for r in own if r["check"] == "spectrum" and r["layer"] == "input"]
     bounds = [r for r in own if r["check"] == "certificate" and r.get("scope") == "map"]

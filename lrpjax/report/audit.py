@@ -25,8 +25,9 @@ COLUMNS = (
     Column(
         "one_minus_csc",
         "1 - CSC",
-        "1 - median |cosine|, at the input, of random relevance injected at the output; 0: the map "
-        "is the same, up to size and sign, whatever is injected",
+        "1 - median |cosine|, at the input (or the last layer with more than one channel), of "
+        "random relevance injected at the output; 0: the map is the same, up to size and sign, "
+        "whatever is injected",
         kind="number",
     ),
     Column(
@@ -130,7 +131,7 @@ def _sections(audit: Audit) -> Iterator[Section]:
                 _picture(measured.plot(scale="log"), "The same, as distance from 1."),
             ],
         )
-    randomised = [row for s in SIMILARITIES for row in _marked(audit, "mprt", s)]
+    randomised = [rows for s in SIMILARITIES if (rows := _marked(audit, "mprt", s))]
     if randomised:
         yield Section(
             "Does the map change with the parameters?",
@@ -140,7 +141,13 @@ def _sections(audit: Audit) -> Iterator[Section]:
             "that does not depend on what was learnt. Top-down randomisation keeps the scale of "
             "the lower layers' activations, and a map that is multiplied by the input keeps its "
             "picture, so the fall is never complete: the controls show what to expect.",
-            [_picture(plots.randomisation(randomised), "Similarity under randomisation.")],
+            [
+                _picture(
+                    plots.randomisation(rows),
+                    f"Similarity under randomisation: {rows[0]['similarity']}.",
+                )
+                for rows in randomised
+            ],
         )
     if audit.pictures is not None and audit.maps:
         yield Section(

@@ -31,11 +31,13 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
     """Median |cos| against depth, one panel for each injection layer, one line for each method.
 
     scale "linear": the median, with the baseline of independent vectors in grey. "log": 1 - median
-    on an inverted logarithmic axis down to 1 - 1e-8: higher means closer to rank 1.
+    on an inverted logarithmic axis down to 1 - 1e-8: higher means closer to rank 1. Layers with one
+    channel, where any two numbers are parallel, are left out (unless there are no others).
     """
     if scale not in ("linear", "log"):
         raise ValueError(f'The scale is "linear" or "log", got {scale!r}.')
-    starts = list(dict.fromkeys(row["start"] for row in result.rows))
+    shown = [row for row in result.rows if row["channels"] > 1] or result.rows
+    starts = list(dict.fromkeys(row["start"] for row in shown))
     across = min(len(starts), _ACROSS)
     down = -(-len(starts) // across)
     figure = Figure(figsize=(2.6 + 6.4 * across, 5.4 * down), layout="constrained")
@@ -43,10 +45,10 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
     for unused in panels[len(starts) :]:
         unused.remove()
     panels = panels[: len(starts)]
-    methods = list(dict.fromkeys(row["method"] for row in result.rows))
+    methods = list(dict.fromkeys(row["method"] for row in shown))
     styles = dict(zip(methods, line_styles(), strict=False))
     for panel, start in zip(panels, starts, strict=True):
-        rows = [row for row in result.rows if row["start"] == start]
+        rows = [row for row in shown if row["start"] == start]
         layers = list(dict.fromkeys(row["layer"] for row in rows))
         place = {layer: i for i, layer in enumerate(layers)}
         for group in _by_convergence(rows):
