@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import oracle_sanity as oracle
 import pytest
 import test_libraries as libraries
+from jax.tree_util import Partial
 from test_libraries import BUILDERS, IMAGES, LAYERS, LIBRARIES, WRAPPED
 
 import lrpjax as lrp
@@ -155,20 +158,60 @@ def test_a_users_own_method_may_be_compiled(library):
         np.testing.assert_allclose(oracle.known(row["values"]), values, rtol=0, atol=SAME)
 
 
+@pytest.mark.parametrize("library", [name for name in LIBRARIES if name != "keras"])
+def test_a_users_own_method_takes_models_of_half_precision(library):
+    """Keras computes in single precision whatever it is given."""
+    method = lambda model, x, target: jax.grad(lambda x: model(x)[:, 3].sum())(x)
+    model, first = LIBRARIES[library](jnp.bfloat16)
+    x = jnp.asarray(images(first), jnp.bfloat16)
+    rows = lrp.sanity.mprt(
+        model, x, method, key=KEY, similarity="pearson", colour="none", order="single"
+    ).rows
+    assert [row["layer"] for row in rows] == list(LAYERS)
+    assert max(map(largest, rows)) < OTHER
+
+
 def test_smoothing_a_users_own_method_keeps_the_precision():
-    """Also where JAX would compute in double precision, as here, and in half precision."""
+    """Also where JAX draws in double precision unless it is told otherwise, as here."""
+    seen = set()
 
     def method(model, x, target):
-        assert x.dtype == dtype
+        seen.add(str(x.dtype))
         return jax.grad(lambda x: model(x)[:, 3].sum())(x)
 
-    for dtype in (jnp.float32, jnp.bfloat16):
-        model, first = LIBRARIES["lax NHWC"](dtype)
-        x = jnp.asarray(images(first), dtype)
-        rows = lrp.sanity.smooth_mprt(
-            model, x, method, key=KEY, samples=2, similarity="pearson", colour="none"
-        ).rows
-        assert len(rows) == 4 and largest(rows[0]) < OTHER
+    model, first = LIBRARIES["lax NHWC"]("float32")
+    options = {"key": KEY, "samples": 2, "similarity": "pearson", "colour": "none"}
+    rows = lrp.sanity.smooth_mprt(model, images(first), method, **options).rows
+    assert seen == {"float32"}
+    assert len(rows) == 4 and largest(rows[0]) < OTHER
+
+
+ONE = jax.random.normal(jax.random.key(1), (192, 8), jnp.float32) / 14
+TWO = jax.random.normal(jax.random.key(2), (8, 4), jnp.float32)
+PAIR = [ONE, TWO]
+
+
+def two_layers(one, two, x):
+    return jnp.tanh(x.reshape(len(x), -1) @ one) @ two
+
+
+BARE = {
+    "one": (Partial(lambda w, x: jnp.tanh(x.reshape(len(x), -1) @ w), ONE), 1),
+    "two": (Partial(two_layers, ONE, TWO), 2),
+    "a tuple": (Partial(lambda w, x: two_layers(*w, x), (ONE, TWO)), 2),
+    "a list in a closure": (lambda x: two_layers(*PAIR, x), 2),
+    "by keyword": (partial(lambda x, w: two_layers(*w, x), w=[ONE, TWO]), 2),
+    "by position": (partial(two_layers, ONE, TWO), 2),
+}
+
+
+@pytest.mark.parametrize(("model", "number"), BARE.values(), ids=BARE)
+def test_parameters_need_no_names_of_their_own(model, number):
+    rows = run(model, False, order="single")
+    names = [layer.name for layer in lrp.plan(model, images(False), "gradient").layers]
+    assert len(rows) == number
+    for row in rows:
+        assert row["layer"] in names and largest(row) < OTHER
 
 
 def test_arrays_of_jax_in_a_closure_are_found_and_those_of_numpy_are_refused():
