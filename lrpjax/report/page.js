@@ -3,7 +3,7 @@
 
 document.documentElement.classList.add("scripted");
 
-const collator = new Intl.Collator("en", { numeric: true });
+const collator = new Intl.Collator("en", { numeric: true, sensitivity: "accent" });
 
 /** What a cell sorts by: a number, a text, or null, which comes last in either order. */
 function keyOf(cell, kind) {
