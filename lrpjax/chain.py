@@ -73,11 +73,14 @@ class ChainOperator:
 
     def rmatmat(self, columns: Any) -> jax.Array:
         """Z^T R, (n_out, k) to (n_in, k). ValueError for another shape, NaN or infinity."""
-        return _many_down(self, self._checked(columns, 0))
+        return self._product(_many_down, self._checked(columns, 0))
 
     def matmat(self, columns: Any) -> jax.Array:
         """Z V, (n_in, k) to (n_out, k). ValueError for another shape, NaN or infinity."""
-        return _many_up(self, self._checked(columns, 1))
+        return self._product(_many_up, self._checked(columns, 1))
+
+    def _product(self, many: Callable, columns: jax.Array) -> jax.Array:
+        return _in_chunks(partial(many, self, columns), columns.shape[1], self.chunk, 1)
 
     def _checked(self, columns: Any, axis: int) -> jax.Array:
         if jnp.iscomplexobj(columns):
@@ -104,7 +107,8 @@ class ChainOperator:
                 "lrpjax.chain, which multiplies with it without storing it, or give a larger "
                 "memory_limit."
             )
-        return _dense(self)
+        rows = _in_chunks(partial(_unit_rows, self), min(self.shape), self.chunk, 0)
+        return rows if _is_wide(self) else rows.T
 
 
 def matrix(
@@ -156,15 +160,9 @@ def chains(
     reading: Reading, method: Method, start: str, stops: Sequence[str]
 ) -> list[ChainOperator]:
     """Z from `start` down to each of `stops`, after one forward pass."""
-    graph = reading.graph
-    seed = checks.find_layer(graph, start).outputs[0]
-    values_at(graph, start, stops)
-    parts = []
-    for stop in stops:
-        ends = graph.program.inputs if stop == "input" else graph.by_name[stop].outputs[:1]
-        passed = _between(graph, start, ends) if method.baseline is None else below(graph, start)
-        parts.append((piece(passed, (seed,), ends), start, stop))
-    return _operators(reading, method, parts)
+    return _operators(
+        reading, method, [_whole(reading.graph, method, start, stop) for stop in stops]
+    )
 
 
 def links(reading: Reading, method: Method, start: str, stop: str) -> list[ChainOperator]:
@@ -174,29 +172,21 @@ def links(reading: Reading, method: Method, start: str, stop: str) -> list[Chain
     block. Raises ValueError where relevance passes beside `stop`, or where what travels is no
     relevance (DeepLIFT's multipliers).
     """
-    if method.baseline is not None:
-        raise ValueError(
-            f"{method.name} propagates multipliers, which become relevance only where they are "
-            "read: it has no matrix for each layer. lrpjax.chain and singular_values take it."
-        )
-    graph = reading.graph
-    values_at(graph, start, [stop])
-    names = {layer.outputs[0]: layer.name for layer in graph.layers if layer.kind in COMPUTING}
-    names |= dict.fromkeys(graph.program.inputs, "input")
-    names |= {checks.find_layer(graph, n).outputs[0]: n for n in (start, stop) if n != "input"}
-    cuts = [(v, names[v]) for v in _passed_by_all(graph, start) if v in names]
-    places = [name for _, name in cuts]
-    if stop not in places:
-        raise ValueError(
-            f"Not all relevance from {start!r} passes the output of {stop!r}: use one of "
-            f"{', '.join(places)} for stop."
-        )
-    kept = cuts[: places.index(stop) + 1]
-    parts = [
-        (piece(_between(graph, upper, (v,)), (u,), (v,)), upper, lower)
-        for (u, upper), (v, lower) in pairwise(kept)
-    ]
-    return _operators(reading, method, parts)
+    return _operators(reading, method, _links(reading.graph, method, start, stop))
+
+
+def chain_and_links(
+    reading: Reading, method: Method, start: str, stop: str
+) -> tuple[ChainOperator, list[ChainOperator]]:
+    """Z from `start` to `stop` and its `links`, after one forward pass; no links where there are
+    none, or one, which is the whole."""
+    whole = _whole(reading.graph, method, start, stop)
+    try:
+        parts = _links(reading.graph, method, start, stop)
+    except ValueError:
+        parts = []
+    op, *found = _operators(reading, method, [whole, *(parts if len(parts) > 1 else [])])
+    return op, found
 
 
 def one_example(model: Callable, x: Any, method: Method) -> Reading:
@@ -210,6 +200,42 @@ def one_example(model: Callable, x: Any, method: Method) -> Reading:
         )
     checks.check_range(reading.leaves, method)
     return reading
+
+
+# A piece of the chain, and the names of the layers where it starts and stops.
+Part = tuple[Piece, str, str]
+
+
+def _whole(graph: Graph, method: Method, start: str, stop: str) -> Part:
+    seed = checks.find_layer(graph, start).outputs[0]
+    values_at(graph, start, [stop])
+    ends = graph.program.inputs if stop == "input" else graph.by_name[stop].outputs[:1]
+    passed = _between(graph, start, ends) if method.baseline is None else below(graph, start)
+    return piece(passed, (seed,), ends), start, stop
+
+
+def _links(graph: Graph, method: Method, start: str, stop: str) -> list[Part]:
+    if method.baseline is not None:
+        raise ValueError(
+            f"{method.name} propagates multipliers, which become relevance only where they are "
+            "read: it has no matrix for each layer. lrpjax.chain and singular_values take it."
+        )
+    values_at(graph, start, [stop])
+    names = {layer.outputs[0]: layer.name for layer in graph.layers if layer.kind in COMPUTING}
+    names |= dict.fromkeys(graph.program.inputs, "input")
+    names |= {checks.find_layer(graph, n).outputs[0]: n for n in (start, stop) if n != "input"}
+    cuts = [(v, names[v]) for v in _passed_by_all(graph, start) if v in names]
+    places = [name for _, name in cuts]
+    if stop not in places:
+        raise ValueError(
+            f"Not all relevance from {start!r} passes the output of {stop!r}: use one of "
+            f"{', '.join(places)} for stop."
+        )
+    kept = cuts[: places.index(stop) + 1]
+    return [
+        (piece(_between(graph, upper, (v,)), (u,), (v,)), upper, lower)
+        for (u, upper), (v, lower) in pairwise(kept)
+    ]
 
 
 def _between(graph: Graph, start: str, ends: Sequence[int]) -> list[Layer]:
@@ -237,9 +263,7 @@ def _passed_by_all(graph: Graph, start: str) -> list[int]:
     return passed
 
 
-def _operators(
-    reading: Reading, method: Method, parts: Sequence[tuple[Piece, str, str]]
-) -> list[ChainOperator]:
+def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[ChainOperator]:
     """The operators of (piece, start, stop), after one forward pass."""
     graph, program = reading.graph, reading.graph.program
     layers = graph.by_name
@@ -311,32 +335,42 @@ def _up(op: ChainOperator, v: jax.Array) -> jax.Array:
     return out
 
 
-@jax.jit
-def _many_down(op: ChainOperator, columns: jax.Array) -> jax.Array:
-    return _in_chunks(partial(_down, op), columns, op.chunk)
+@partial(jax.jit, static_argnums=3)
+def _many_down(op: ChainOperator, columns: jax.Array, first: int, n: int) -> jax.Array:
+    some = jax.lax.dynamic_slice_in_dim(columns, first, n, 1)
+    return jax.vmap(partial(_down, op), 1, 1)(some)
 
 
-@jax.jit
-def _many_up(op: ChainOperator, columns: jax.Array) -> jax.Array:
-    return _in_chunks(partial(_up, op), columns, op.chunk)
+@partial(jax.jit, static_argnums=3)
+def _many_up(op: ChainOperator, columns: jax.Array, first: int, n: int) -> jax.Array:
+    some = jax.lax.dynamic_slice_in_dim(columns, first, n, 1)
+    return jax.vmap(partial(_up, op), 1, 1)(some)
 
 
-def _in_chunks(apply: Callable, columns: jax.Array, chunk: int) -> jax.Array:
-    if columns.shape[1] <= chunk:
-        return jax.vmap(apply, 1, 1)(columns)
-    return jax.lax.map(apply, columns.T, batch_size=chunk).T
+@partial(jax.jit, static_argnums=2)
+def _unit_rows(op: ChainOperator, first: int, n: int) -> jax.Array:
+    """The products with n unit vectors, from number `first`, on the shorter side of Z."""
+    units = jax.nn.one_hot(first + jnp.arange(n), min(op.shape), dtype=op.dtype)
+    return jax.vmap(partial(_down if _is_wide(op) else _up, op))(units)
 
 
-@jax.jit
-def _dense(op: ChainOperator) -> jax.Array:
-    by_rows = op.shape[0] <= op.shape[1]
-    n = min(op.shape)
-    size = -(-n // -(-n // op.chunk))  # as many chunks as needed, of one size
-    apply = partial(_down if by_rows else _up, op)
-    units = lambda first: jax.nn.one_hot(first + jnp.arange(size), n, dtype=op.dtype)
-    rows = jax.lax.map(lambda first: jax.vmap(apply)(units(first)), jnp.arange(0, n, size))
-    rows = rows.reshape(-1, rows.shape[-1])[:n]
-    return rows if by_rows else rows.T
+def _is_wide(op: ChainOperator) -> bool:
+    return op.shape[0] <= op.shape[1]
+
+
+def _in_chunks(apply: Callable[[int, int], jax.Array], n: int, most: int, axis: int) -> jax.Array:
+    """apply(first, size) from first = 0 to n, in chunks of one size, joined along an axis.
+
+    The loop is Python's: in one of XLA's own, a processor takes several times as long for a
+    convolution whose kernel is not laid out as XLA would choose.
+    """
+    if n <= most:
+        return apply(0, n)
+    size = -(-n // -(-n // most))
+    starts = [*range(0, n - size, size), n - size]  # the last chunk may overlap the one before
+    parts = [apply(first, size) for first in starts]
+    parts[-1] = jax.lax.slice_in_dim(parts[-1], size * len(starts) - n, size, axis=axis)
+    return jnp.concatenate(parts, axis)
 
 
 def _bytes(size: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +18,13 @@ import numpy as np
 
 from .._results import Results, key_text
 from .._text import columns
-from ..chain import MEMORY, ChainOperator, chains, links, one_example
+from ..chain import MEMORY, ChainOperator, chain_and_links, one_example
 from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
-from ..reading import Reading, output_layer, values_at
+from ..reading import output_layer, values_at
 from .csc import locations, one_minus_cosines
-from .rays import degrees, widest
+from .rays import Widest, degrees, widest
 from .theorem import conditions, unit_name
 
 _PAIRS = 1e10  # of rays, over all locations, that are compared at most
@@ -75,15 +76,12 @@ def certificate(
     start: str | None = None,
     stop: str = "input",
     vectors: int = 40,
-    link_by_link: bool = True,
     memory_limit: float = MEMORY,
 ) -> Certificate:
     """The widest angle between the maps at `stop` of any two non-negative relevances at `start`.
 
     x: a batch of one. start: a layer (default: the model's output). Over the whole map, and at each
     location over the channels, as `csc` measures it. vectors: how many Gaussian ones are drawn.
-    link_by_link: whether the theorem's conditions are checked for each link of the chain, beside
-    those of the whole: on a deep network it takes the most time.
     memory_limit: in bytes, of the matrix of rays; above, as many units as fit are drawn at random.
     It holds for this example, with its activations as they are. Raises as `lrpjax.chain` does, and
     ValueError where fewer than two units send anything to `stop`.
@@ -93,7 +91,7 @@ def certificate(
         raise ValueError(f"Angles are of pairs: vectors must be at least 2, got {vectors}.")
     reading = one_example(model, x, method)
     start = start or output_layer(reading.graph)
-    (op,) = chains(reading, method, start, [stop])
+    op, links = chain_and_links(reading, method, start, stop)
     if len(op.in_shapes) > 1:
         raise ValueError(
             f"The model has {len(op.in_shapes)} inputs, whose maps are of different kinds: give an "
@@ -101,30 +99,22 @@ def certificate(
         )
     (value,) = values_at(reading.graph, start, [stop])
     draw, gaussian, probe = jax.random.split(key, 3)
-    places = locations(reading.graph, value, jnp.zeros((1, *op.in_shapes[0])))
-    rays = _rays(op, places.shape[2], memory_limit, draw)
+    rays = _rays(op, _places(reading.graph, value, op.in_shapes[0]), memory_limit, draw)
     if rays.sending < 2:
         raise ValueError(
             f"Fewer than two units of {start!r} send relevance to {stop!r}: there is no angle."
         )
-    gauss = op.rmatmat(jax.random.normal(gaussian, (op.shape[0], vectors), op.dtype)).T
-    rows = _angles(reading.graph, op, value, rays, gauss)
+    whole = np.asarray(rays.maps) if rays.complete else None
+    drawn = jax.random.normal(gaussian, (op.shape[0], vectors), op.dtype)
+    mixed = op.rmatmat(drawn).T if whole is None else np.asarray(drawn).T @ whole
+    rows = _angles(reading.graph, op, value, rays, mixed)
     for row in rows:
         row |= {"method": method.name, "start": start, "layer": stop}
-    parts = _links(reading, method, start, stop) if link_by_link else []
-    whole = rays.maps if rays.complete else None
-    for part in parts if len(parts) > 1 else []:  # a single link is the whole chain
-        rows.append({"scope": "link", **conditions(part, probe, memory_limit)})
-    rows.append({"scope": "link", **conditions(op, probe, memory_limit, whole)})
+    found = [conditions(link, probe, memory_limit) for link in links]
+    proved = bool(found) and all(row["non_negative"] == "yes" for row in found)
+    found.append(conditions(op, probe, memory_limit, dense=whole, proved=proved))
+    rows += [{"scope": "link", **row} for row in found]
     return Certificate({"vectors": vectors, "key": key_text(key)}, rows)
-
-
-def _links(reading: Reading, method: Method, start: str, stop: str) -> list[ChainOperator]:
-    """The links of the chain, or none where it has none."""
-    try:
-        return links(reading, method, start, stop)
-    except ValueError:
-        return []
 
 
 class Rays(NamedTuple):
@@ -147,25 +137,21 @@ def _rays(op: ChainOperator, places: int, memory_limit: float, key: jax.Array) -
         maps = op.rmatmat(jax.nn.one_hot(units, n_out, axis=0, dtype=op.dtype)).T
     else:
         units, maps = np.arange(n_out), op.dense(memory_limit=memory_limit)
-    return Rays(units, maps, int(jnp.any(maps != 0, 1).sum()), most >= n_out)
+    return Rays(units, maps, int(np.asarray(maps).any(1).sum()), most >= n_out)
 
 
 def _angles(
-    graph: Graph, op: ChainOperator, value: int, rays: Rays, gauss: jax.Array
+    graph: Graph, op: ChainOperator, value: int, rays: Rays, mixed: Any
 ) -> list[dict[str, Any]]:
-    """The rows of the whole map and of the locations."""
-    at_places = lambda maps: locations(graph, value, maps.reshape(-1, *op.in_shapes[0]))[:, 0]
-    whole = {"map": (rays.maps[None], gauss[:, None])}
-    local = {"location": (jnp.moveaxis(at_places(rays.maps), 1, 0), at_places(gauss))}
+    """The rows of the whole map and of the locations. mixed (vectors, n_in): maps of Gaussians."""
     rows = []
-    for scope, (sets, mixed) in (whole | local).items():
-        found = widest(sets)
-        apart = np.asarray(found.one_minus_cos, np.float64)
+    measured = _measured(graph, value, op.in_shapes[0], rays.maps, mixed)
+    for scope, (found, distances) in zip(("map", "location"), measured, strict=True):
+        apart, drawn = (np.asarray(a, np.float64) for a in (found.one_minus_cos, distances))
         if np.isnan(apart).all():
             raise ValueError(f"At no location of {op.stop!r} do two units of {op.start!r} meet.")
         worst = int(np.nanargmax(apart))
         pair = [rays.units[int(p[worst])] for p in (found.first, found.second)]
-        drawn = np.asarray(one_minus_cosines(mixed), np.float64)  # (pairs, sets)
         counted = ~np.isnan(drawn) & ~np.isnan(apart)
         inside = (drawn <= apart * (1 + _ROUNDING))[counted]
         angles = degrees(apart[~np.isnan(apart)])
@@ -188,6 +174,18 @@ def _angles(
     return rows
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _measured(
+    graph: Graph, value: int, shape: tuple[int, ...], maps: jax.Array, mixed: jax.Array
+) -> list[tuple[Widest, jax.Array]]:
+    """Over the whole map and at the locations (sets): the widest pairs of maps (units, n_in), and
+    1 - |cos| of all pairs of mixed ones (pairs, sets)."""
+    at_places = lambda maps: locations(graph, value, maps.reshape(-1, *shape))[:, 0]
+    whole, local = (maps[None], mixed[:, None]), (at_places(maps), at_places(mixed))
+    sets = [whole, (jnp.moveaxis(local[0], 1, 0), local[1])]
+    return [(widest(own), one_minus_cosines(drawn)) for own, drawn in sets]
+
+
 def _is_bound(one_minus_cos: float) -> bool:
     """Whether the widest pair bounds the cone: up to 90 degrees (see `rays`)."""
     return one_minus_cos <= 1 + _ROUNDING
@@ -197,6 +195,11 @@ def _beyond(units: int) -> float:
     """The share of pairs that may be farther apart than the widest of units // 2 drawn ones: a
     larger share p would have left none among them with probability (1 - p)^(units // 2) < 1 %."""
     return 1 - (1 - _CONFIDENCE) ** (1 / (units // 2))
+
+
+def _places(graph: Graph, value: int, shape: tuple[int, ...]) -> int:
+    like = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(partial(locations, graph, value), like).shape[2]
 
 
 def _place(graph: Graph, value: int, number: int) -> list[int]:

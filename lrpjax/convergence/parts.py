@@ -127,20 +127,25 @@ def _divided(eqn: Any, values: Sequence[Any]) -> list[Any]:
 
 
 def _scanned(eqn: Any, values: Sequence[Any]) -> list[Any]:
-    """A scan, step by step (a large matrix is read in blocks; see `graph.blocks`)."""
+    """A scan (a large matrix is read in blocks; see `graph.blocks`)."""
     p = eqn.params
-    consts, rest = values[: p["num_consts"]], values[p["num_consts"] :]
-    carry, xs = list(rest[: p["num_carry"]]), rest[p["num_carry"] :]
-    steps = range(p["length"])
-    stacked = []
-    for i in reversed(steps) if p["reverse"] else steps:
-        here = [jax.tree.map(lambda x, i=i: x[i], x) for x in xs]
+    n_consts, n_carry = p["num_consts"], p["num_carry"]
+    consts, carry, xs = values[:n_consts], values[n_consts:][:n_carry], values[n_consts + n_carry :]
+
+    def step(carry, here):
         outs = _run(p["jaxpr"], [*consts, *carry, *here])
-        carry = outs[: p["num_carry"]]
-        stacked.append([_parts(y) for y in outs[p["num_carry"] :]])
-    if p["reverse"]:
-        stacked.reverse()
-    ys = [jax.tree.map(lambda *y: jnp.stack(y), *column) for column in zip(*stacked, strict=True)]
+        kept = [_parts(o) if isinstance(c, Parts) else o for c, o in zip(carry, outs, strict=False)]
+        return kept, outs[n_carry:]
+
+    first = jax.tree.map(lambda x: x[0], xs)
+    reached = -1
+    while reached != sum(isinstance(c, Parts) for c in carry):  # relevance may reach more with each
+        reached = sum(isinstance(c, Parts) for c in carry)
+        after, _ = jax.eval_shape(step, carry, first)
+        carry = [
+            _parts(c) if isinstance(o, Parts) else c for c, o in zip(carry, after, strict=True)
+        ]
+    carry, ys = jax.lax.scan(step, carry, xs, p["length"], p["reverse"])
     return [*carry, *ys]
 
 

@@ -8,10 +8,11 @@ matrix is positive.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..chain import ChainOperator
@@ -24,9 +25,15 @@ _WORK = 4e10  # terms in Birkhoff's coefficient, above which it is not computed
 
 
 def conditions(
-    op: ChainOperator, key: jax.Array, memory_limit: float, dense: jax.Array | None = None
+    op: ChainOperator,
+    key: jax.Array,
+    memory_limit: float,
+    *,
+    dense: np.ndarray | None = None,
+    proved: bool = False,
 ) -> dict[str, Any]:
-    """One row for a link of the chain. dense: its matrix, where that is known already.
+    """One row for a link of the chain. dense: its matrix, where that is known already. proved:
+    whether it is known to be non-negative, as the product of links that are.
 
     start, layer; non_negative: "yes" (proved for every entry), "no" or "unproven"; negative: an
     entry below zero, in words; zero_columns: how many units send nothing, zero_units names some;
@@ -34,9 +41,11 @@ def conditions(
     orthogonal: a pair that does not, in words; birkhoff: tanh(Delta / 4), 1.0 where Delta is
     infinite, or None where it was not computed or entries are negative.
     """
-    probe = Probe(*map(np.asarray, _probe(op, key)))
+    probe = _probe(op, key, dense)
     row: dict[str, Any] = {"start": op.start, "layer": op.stop}
-    row["non_negative"], row["negative"] = _sign(op, memory_limit, dense)
+    row["non_negative"], row["negative"] = (
+        ("yes", None) if proved else _sign(op, memory_limit, dense)
+    )
     silent = np.flatnonzero(~probe.in_use)
     row["zero_columns"] = len(silent)
     row["zero_units"] = [unit_name(op.start, i, op.out_shape) for i in silent[:_NAMED]]
@@ -71,22 +80,39 @@ class Probe(NamedTuple):
     common: Any
 
 
-@jax.jit
-def _probe(op: ChainOperator, key: jax.Array) -> Probe:
+def _probe(op: ChainOperator, key: jax.Array, dense: np.ndarray | None) -> Probe:
     """A sum of terms with random positive weights is zero only if all of them are."""
     n_out, n_in = op.shape
-    weigh = lambda shape: jax.random.uniform(key, shape, op.dtype, 0.5, 1.5)
-    in_use = op.matvec(weigh((n_in,))) != 0
-    count = jnp.cumsum(in_use)
-    tested = jnp.searchsorted(count, jnp.linspace(1, count[-1], min(_TESTED, n_out)).round())
-    units = jax.nn.one_hot(tested, n_out, axis=0, dtype=op.dtype)
-    down = op.rmatmat(jnp.concatenate([weigh((n_out, 1)), units], 1)) != 0
+    draw = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    weights = 0.5 + draw.random((max(op.shape), min(_TESTED, n_out)), op.dtype)
+    if dense is None:
+        sending: Callable = partial(_sending, op)
+        receiving: Callable = partial(_receiving, op)
+    else:
+        sending, receiving = (lambda v: dense @ v != 0), (lambda r: dense.T @ r != 0)
+    in_use = np.asarray(sending(weights[:n_in])).any(1)  # as many columns as below: one program
+    ranks = np.linspace(0, max(in_use.sum() - 1, 0), weights.shape[1]).round()
+    tested = np.searchsorted(np.cumsum(in_use), ranks + 1)
+    units = np.arange(n_out)[:, None] == tested
+    down = np.asarray(receiving(np.concatenate([weights[:n_out, :1], units], 1, dtype=op.dtype)))
     reached, supports = down[:, 0], down[:, 1:]
-    return Probe(in_use, reached, tested, supports, op.matmat(supports * weigh((n_in, 1))) != 0)
+    return Probe(in_use, reached, tested, supports, np.asarray(sending(supports * weights[:n_in])))
+
+
+@jax.jit
+def _sending(op: ChainOperator, places: jax.Array) -> jax.Array:
+    """Which units (n_out, k) send anything to places (n_in, k)."""
+    return op.matmat(places) != 0
+
+
+@jax.jit
+def _receiving(op: ChainOperator, units: jax.Array) -> jax.Array:
+    """Which places (n_in, k) receive anything from units (n_out, k)."""
+    return op.rmatmat(units) != 0
 
 
 def _sign(
-    op: ChainOperator, memory_limit: float, dense: jax.Array | None
+    op: ChainOperator, memory_limit: float, dense: np.ndarray | None
 ) -> tuple[str, str | None]:
     """Whether Z is non-negative, and an entry that is not, in words."""
     try:
@@ -100,7 +126,7 @@ def _sign(
     if column.min() >= 0:  # the bound is not tight: look at the matrix itself, if it can be held
         if dense is None and op.nbytes > memory_limit:
             return "unproven", None
-        dense = op.dense(memory_limit=memory_limit) if dense is None else dense
+        dense = np.asarray(op.dense(memory_limit=memory_limit)) if dense is None else dense
         worst = int(dense.min(0).argmin())
         column = np.asarray(dense[:, worst])
         if column.min() >= 0:
@@ -111,7 +137,7 @@ def _sign(
 
 
 def _birkhoff(
-    op: ChainOperator, probe: Probe, memory_limit: float, dense: jax.Array | None
+    op: ChainOperator, probe: Probe, memory_limit: float, dense: np.ndarray | None
 ) -> float | None:
     in_use, reached = probe.in_use, probe.reached
     if not in_use.any():
@@ -121,9 +147,10 @@ def _birkhoff(
     n_out, n_in = int(in_use.sum()), int(reached.sum())
     if n_out * n_in * min(n_out, n_in) > _WORK or (dense is None and op.nbytes > memory_limit):
         return None
-    dense = op.dense(memory_limit=memory_limit) if dense is None else dense
+    dense = np.asarray(op.dense(memory_limit=memory_limit)) if dense is None else dense
     if not (in_use.all() and reached.all()):
         dense = dense[in_use][:, reached]
     if not (dense > 0).all():
         return 1.0
-    return float(jnp.tanh(projective_diameter(dense if n_out <= n_in else dense.T) / 4))
+    diameter = projective_diameter(dense if n_out <= n_in else dense.T)
+    return float(np.tanh(np.asarray(diameter) / 4))
