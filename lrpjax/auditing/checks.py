@@ -64,7 +64,7 @@ def spectrum(task: Task, method: Any) -> Piece:
 
 def certified(task: Task, method: Any) -> Piece:
     one = task.images[:1]
-    found = certificate(task.model, one, method, key=task.key, start=task.start, link_by_link=False)
+    found = certificate(task.model, one, method, key=task.key, start=task.start)
     rows = [{"check": "certificate", "method": method.name, **row} for row in found.rows]
     sentence = {"scope": "sentence", "sentence": found.sentence}
     return Piece([*rows, {"check": "certificate", "method": method.name, **sentence}])
