@@ -46,6 +46,18 @@ def _dense(layer: Any, kernel: np.ndarray | None = None) -> Any:
     return made
 
 
+def torch_cifar10(model: Any) -> Any:
+    from torch import nn
+
+    kernel = np.asarray(model.fc5.kernel[...])
+    first = kernel.reshape(8, 8, 128, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+    return nn.Sequential(
+        *(_conv(model.conv1), nn.ReLU(), _conv(model.conv2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(_conv(model.conv3), nn.ReLU(), _conv(model.conv4), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), _dense(model.fc5, first), nn.ReLU(), _dense(model.fc6)),
+    ).eval()
+
+
 def torch_vgg16(model: Any) -> Any:
     from torch import nn
 
