@@ -34,7 +34,7 @@ def read(model: Callable, x: Any, *, fold: bool) -> Reading:
     program, consts, paths, out_tree = trace(model, jax.tree.unflatten(x_tree, leaves))
     if not program.active.intersection(program.outputs):
         raise ValueError("The model's output does not depend on its input: nothing to explain.")
-    names = [paths.get(number, "a constant of the model") for number in program.consts]
+    names = [paths.get(number) or "a constant of the model" for number in program.consts]
     checks.check_finite([jnp.asarray(c) for c in consts], [f"the weights {n}" for n in names])
     return Reading(Graph(program, paths, fold=fold), consts, leaves, x_tree, out_tree)
 
@@ -44,12 +44,13 @@ def environment(graph: Graph, consts: Sequence[Any], leaves: Sequence[Any]) -> d
     program = graph.program
     numbers = [as_number(leaf) for leaf in leaves]
     env = {v: jnp.asarray(value, single(value.dtype)) for v, value in program.literals.items()}
-    env |= {v: _single(c) for v, c in zip(program.consts, consts, strict=True)}
+    env |= {v: as_single(c) for v, c in zip(program.consts, consts, strict=True)}
     env |= dict(zip(program.inputs, numbers, strict=True))
     return run(program.eqns, env)
 
 
-def _single(value: Any) -> Any:
+def as_single(value: Any) -> Any:
+    """A constant in the precision that it is computed with: float32 for half precision."""
     if not hasattr(value, "dtype") or jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value
     return jnp.asarray(value, single(value.dtype))

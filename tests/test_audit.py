@@ -239,7 +239,7 @@ def test_bad_input_is_refused_before_anything_runs(model, images):
     hidden = np.ones((192, 4))
     with pytest.raises(ValueError, match="None of the model's parameters can be reached"):
         run(lambda x: x.reshape(len(x), -1) @ hidden, images)
-    with pytest.raises(ValueError, match="give it a batch"):
+    with pytest.raises(ValueError, match="as a batch"):
         run(model, images[0])
     with pytest.raises(ValueError, match="Two methods are called 'gradient'"):
         run(model, images, ["gradient", lrp.methods.get("gradient")])

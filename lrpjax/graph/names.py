@@ -68,7 +68,7 @@ def _parameter(program: Program, paths: dict[int, str], layer: Layer) -> str | N
     seen: set[int] = set()
     while queue:
         value = queue.pop(0)
-        if value in paths:
+        if paths.get(value):
             return paths[value]
         if value not in seen and (eqn := program.producer.get(value)):
             queue.extend(eqn.inputs)

@@ -31,7 +31,8 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     """Traces `model` at the input `x` (arrays or anything with shape and dtype, any pytree).
 
     Returns the program, the values of its constants (in the order of `program.consts`), the
-    path of each constant that is a known parameter ("conv1.kernel"), by number, and the
+    path of each constant that is a known parameter ("conv1.kernel", or "" for one that is held
+    under no name), by number, and the
     tree structure of the output.
     """
     leaves, tree = jax.tree.flatten(model)
@@ -72,7 +73,7 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     paths = {
         number: names[id(value)]
         for number, value in zip(program.consts, values, strict=True)
-        if names.get(id(value))
+        if id(value) in names
     }
     return program, values, paths, structure[-1]
 

@@ -14,6 +14,7 @@ from .heatmaps import heatmap as heatmap
 from .heatmaps import sheet as sheet
 from .pictures import normalise as normalise
 from .profiles import profile as profile
+from .sanity import entropy_rise as entropy_rise
 from .sanity import random_logit as random_logit
 from .sanity import randomisation as randomisation
 from .simulated import simulation as simulation

@@ -115,17 +115,8 @@ def random_logit(rows: Sequence[Row]) -> Figure:
     Raises ValueError if there is no row to draw.
     """
     rows = _of_checks(rows, ("random-logit",))
-    kinds = list(dict.fromkeys(row["similarity"] for row in rows))
-    parts = [[row for row in rows if row["similarity"] == kind] for kind in kinds]
-    size = (8 * len(parts), 1.5 + _ROW * max(map(len, parts)))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, len(parts), squeeze=False)[0]
-    for panel, part in zip(panels, parts, strict=True):
-        part.sort(key=lambda row: _falling(row["median"]))
-        for place, row in enumerate(part):
-            _box(panel, place, row)
-        panel.set_yticks(range(len(part)), [_name(row) + _count(row) for row in part])
-        panel.set_ylim(len(part) - 0.4, -0.6)
+    figure, panels = _boxes(rows)
+    for panel, part in panels:
         least = min((value for row in part for value in _values(row)), default=0)
         panel.set_xlim(min(0, least) - 0.02, 1.02)
         same = "the same map" + (" or its negative" if part[0]["similarity"] == "ssim" else "")
@@ -133,10 +124,41 @@ def random_logit(rows: Sequence[Row]) -> Figure:
             f"{_words(part)} of the maps of two classes, {_images(part)} images\n"
             f"1: the map of another class is {same}"
         )
+    return figure
+
+
+def entropy_rise(rows: Sequence[Row]) -> Figure:
+    """How much more complex maps become when all parameters are random: a box for each method.
+
+    rows: those of check "efficient-mprt", drawn as in `random_logit`.
+    Raises ValueError if there is no row to draw.
+    """
+    figure, ((panel, part),) = _boxes(_of_checks(rows, ("efficient-mprt",)))
+    panel.axvline(0, color="0.7", lw=1, zorder=0)
+    panel.set_xlabel(
+        f"rise of the map's entropy, relative, {_images(part)} images\n"
+        "0: random parameters make the map no more complex"
+    )
+    return figure
+
+
+def _boxes(rows: list[Row]) -> tuple[Figure, list[tuple[Axes, list[Row]]]]:
+    """Box plots, a panel for each similarity, with the rows of each from the largest median."""
+    kinds = list(dict.fromkeys(row["similarity"] for row in rows))
+    parts = [[row for row in rows if row["similarity"] == kind] for kind in kinds]
+    size = (8 * len(parts), 1.5 + _ROW * max(map(len, parts)))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(1, len(parts), squeeze=False)[0])
+    for panel, part in zip(panels, parts, strict=True):
+        part.sort(key=lambda row: _falling(row["median"]))
+        for place, row in enumerate(part):
+            _box(panel, place, row)
+        panel.set_yticks(range(len(part)), [_name(row) + _count(row) for row in part])
+        panel.set_ylim(len(part) - 0.4, -0.6)
         tidy(panel, grid="x")
         panel.set_axisbelow(True)
     figure.legend(handles=_key(rows), loc="outside lower center", ncols=5, frameon=False)
-    return figure
+    return figure, list(zip(panels, parts, strict=True))
 
 
 def _box(panel: Axes, place: int, row: Row) -> None:

@@ -18,7 +18,7 @@ from .. import checks
 from .._results import key_text
 from ..graph import Graph, is_inexact, trace
 from ..graph.program import evaluate
-from ..reading import Reading, read
+from ..reading import Reading, as_number, as_single, read
 
 Order = Literal["output", "input", "single"]
 ORDERS = ("output", "input", "single")
@@ -123,9 +123,9 @@ def randomised(
 
 
 def _gaussian(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    mean, variance = values.mean(dtype=np.float64), values.var(dtype=np.float64)
-    if variance == 0:
+    if values.min() == values.max():
         return values
+    mean, variance = values.mean(dtype=np.float64), values.var(dtype=np.float64)
     positive = values.min() >= 0
     if positive:
         variance = np.log1p(variance / mean**2)
@@ -156,7 +156,8 @@ def _initialised(
             f"init(key) gives a model of another structure ({odd}): it has to return one like the "
             "model that is tested."
         )
-    return {i: other.consts[i] for own in layers.values() for i in own}
+    places = {i for own in layers.values() for i in own}
+    return {i: jnp.asarray(other.consts[i], reading.consts[i].dtype) for i in places}
 
 
 def _paths(graph: Graph) -> list[str | None]:
@@ -172,9 +173,10 @@ class Functional:
     def __call__(self, constants: dict[str, Any], x: Any) -> Any:
         program, _, paths, out_tree = trace(self.model, x)
         values = [constants[name] for name in _names(program.consts, paths)]
-        env: dict[int, Any] = {v: jnp.asarray(value) for v, value in program.literals.items()}
-        env |= dict(zip(program.consts, values, strict=True))
-        env |= dict(zip(program.inputs, jax.tree.leaves(x), strict=True))
+        env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
+        env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
+        leaves = map(as_number, jax.tree.leaves(x))
+        env |= dict(zip(program.inputs, leaves, strict=True))
         for eqn in program.eqns:
             with jax.named_scope(eqn.scope):  # a layer without parameters is named after it
                 outs = evaluate(eqn, [env[v] for v in eqn.inputs])
@@ -193,5 +195,5 @@ def _names(consts: Sequence[int], paths: dict[int, str]) -> Iterator[str]:
     taken = set[str]()
     for i, number in enumerate(consts):
         path = paths.get(number, f"constant_{i}")
-        yield path if path not in taken else f"{path}_{i}"
+        yield path if path and path not in taken else f"{path}_{i}"
         taken.add(path)

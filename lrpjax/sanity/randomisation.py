@@ -19,9 +19,10 @@ from .._progress import track
 from .._results import key_text
 from ..estimators import SmoothGrad
 from ..methods import Explainer, resolve
+from ..reading import as_number
 from .parameters import Order, parameters, randomised, stops
 from .result import Sanity, summary
-from .similarity import colour_of, measures, multiplied, reduced
+from .similarity import colour_of, measures, multiplied, reduced, structured
 from .subject import Function, Subject, function_name
 
 STATISTICS = (
@@ -128,10 +129,10 @@ def _smoothed(function: Function, samples: int, noise: float, key: jax.Array) ->
     """A function's mean map of noisy inputs, one after the other."""
 
     def smooth(model: Callable, x: Any, target: Any) -> np.ndarray:
-        axes = tuple(range(1, x.ndim))
+        x, axes = as_number(x), tuple(range(1, x.ndim))
         sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
         keys = jax.random.split(key, samples)
-        noisy = (x + sigma * jax.random.normal(k, x.shape) for k in keys)
+        noisy = (x + sigma * jax.random.normal(k, x.shape, x.dtype) for k in keys)
         return np.mean([np.asarray(function(model, each, target)) for each in noisy], 0)
 
     smooth.__name__ = f"{function_name(function)} (smooth)"
@@ -156,7 +157,7 @@ def efficient_mprt(
 
     H is the entropy of the histogram of a map's values, in `bins` equal bins from its least to its
     largest, and H' that of the random model's map. It needs two maps instead of one for each layer,
-    and no similarity. Maps without structure, or with all values in one bin, are dropped. The rows'
+    and no similarity. Maps without structure are dropped. The rows'
     values are the rise of each image. Hedstrom et al. 2023. The other options are those of `mprt`.
     """
     if bins < 2:
@@ -167,7 +168,6 @@ def efficient_mprt(
     drawn = _draws(subject, found, key, draws, randomiser, init)
     seen = lambda changed: reduced(subject.maps(changed), colour, subject.channel)
     before = _entropies(seen(None), bins)
-    before = np.where(before > 0, before, np.nan)
     after = [_entropies(seen(drawn(d)), bins) for d in track(range(draws), subject.name)]
     rise = np.mean([(h - before) / before for h in after], 0)
     (summed,) = summary(rise[None], key)
@@ -178,9 +178,8 @@ def efficient_mprt(
 
 def _entropies(maps: np.ndarray, bins: int) -> np.ndarray:
     """The histogram entropy of each map, in nats."""
-    fine = np.isfinite(maps).reshape(len(maps), -1).all(1)
-    counts = [np.histogram(m, bins)[0] if ok else [0] for m, ok in zip(maps, fine, strict=True)]
-    return np.array([entropy(c) if ok else np.nan for c, ok in zip(counts, fine, strict=True)])
+    of = lambda a: entropy(np.histogram(a, bins)[0]) if structured(a) else np.nan
+    return np.array([of(a) for a in maps])
 
 
 def _draws(

@@ -30,11 +30,13 @@ class Sanity(Results):
         return Sanity({**self.settings, **other.settings}, self.rows + other.rows)
 
     def plot(self) -> Any:
-        """The figure of `lrpjax.plots.randomisation`, or of `random_logit`."""
+        """The figure of `lrpjax.plots.randomisation`, `random_logit` or `entropy_rise`."""
         from ..report import plots  # imports go downwards; this is a convenience on top
 
-        randomised = any("layer" in row for row in self.rows)
-        return (plots.randomisation if randomised else plots.random_logit)(self.rows)
+        checks = {row["check"] for row in self.rows}
+        if "efficient-mprt" in checks:
+            return plots.entropy_rise(self.rows)
+        return (plots.random_logit if "random-logit" in checks else plots.randomisation)(self.rows)
 
 
 def summary(values: np.ndarray, key: jax.Array) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ _LARGEST = {"gradient", "guided-bp", "deconv", "rect-grad"}
 
 
 def reduced(maps: np.ndarray, colour: str, axis: int | None) -> np.ndarray:
-    """Maps (N, ...) without their channel axis, by "sum", "max-abs" or "abs-sum".
+    """Maps (N, ...) without their channel axis, by "sum", "max-abs" or "abs-sum" (of |R|).
 
     "none" keeps the channels, as the last axis. axis None: there are none.
     """
@@ -59,8 +59,12 @@ def colour_of(colour: str, method: Any) -> str:
     checks.check_known("colour reduction", colour, COLOURS)
     if colour != "auto":
         return colour
-    plain = method.base if isinstance(method, SmoothGrad) else method
-    return "max-abs" if getattr(plain, "name", None) in _LARGEST else "sum"
+    return "max-abs" if _plain_name(method) in _LARGEST else "sum"
+
+
+def _plain_name(method: Any) -> str | None:
+    """The name of a method, or of the one that is smoothed."""
+    return getattr(method.base if isinstance(method, SmoothGrad) else method, "name", None)
 
 
 def measures(names: str | Sequence[str], method: Any) -> dict[str, Measure]:
@@ -69,7 +73,7 @@ def measures(names: str | Sequence[str], method: Any) -> dict[str, Measure]:
     for name in chosen:
         checks.check_known("similarity", name, SIMILARITIES)
     found = {name: SIMILARITIES[name] for name in chosen}
-    if "ssim" in found and getattr(method, "name", None) == "rect-grad":
+    if "ssim" in found and _plain_name(method) == "rect-grad":
         found["ssim"] = partial(ssim, percentile=100)
     return found
 
@@ -84,7 +88,7 @@ def _each(similarity: Callable[[np.ndarray, np.ndarray], float]) -> Measure:
         pairs = zip(a, b, strict=True)
         return np.array(
             [
-                similarity(x, y, **options) if _structured(x) and _structured(y) else np.nan
+                similarity(x, y, **options) if structured(x) and structured(y) else np.nan
                 for x, y in pairs
             ]
         )
@@ -92,7 +96,8 @@ def _each(similarity: Callable[[np.ndarray, np.ndarray], float]) -> Measure:
     return batch
 
 
-def _structured(a: np.ndarray) -> bool:
+def structured(a: np.ndarray) -> bool:
+    """Whether a map is finite and not constant."""
     return bool(np.isfinite(a).all() and a.min() < a.max())
 
 
@@ -153,7 +158,7 @@ def _hog(a: np.ndarray, b: np.ndarray) -> float:
         )
     axis = -1 if a.ndim == 3 else None
     u, v = (hog_features(x / np.abs(x).max(), channel_axis=axis) for x in (a, b))
-    return _pearson(u, v) if _structured(u) and _structured(v) else np.nan
+    return _pearson(u, v) if structured(u) and structured(v) else np.nan
 
 
 # From maps (N, ...) without channels, or with them last, to (N,); 1 is the same map.

@@ -53,21 +53,33 @@ class Subject:
             self.method = resolve(method, model)
             self.name = self.method.name
         self.chunk = len(images)
-        if isinstance(self.method, Method):
-            self.chunk = min(self.chunk, chunk or _fitting(model, images, self.method))
-        rules = innermost(self.method) if isinstance(self.method, Method | Estimator) else None
-        first = target
-        if target is not None and np.ndim(target):
-            if len(target) != len(images):
-                raise ValueError(f"There are {len(images)} images, but {len(target)} targets.")
-            first = np.asarray(target)[: self.chunk]
-        self.reading: Reading = read_for_target(model, images[: self.chunk], rules, first)
+        try:
+            if isinstance(self.method, Method):
+                self.chunk = min(self.chunk, chunk or _fitting(model, images, self.method))
+            self.reading: Reading = self._read(target)
+        except ValueError as error:
+            if _is_single(model, images):
+                raise ValueError(
+                    f"Images are needed as a batch (N, ...), got one of shape {images.shape}: give "
+                    "images[None]."
+                ) from error
+            raise
         logits = self.logits()
         self.classes = logits.shape[1]
         checks.check_finite([logits], ["the model's output"])
         checks.check_target(target, logits.shape)
         at = logits.argmax(-1) if target is None else np.asarray(target)
         self.target: np.ndarray = np.broadcast_to(at, len(images))
+
+    def _read(self, target: Any) -> Reading:
+        """The model read at the first images."""
+        rules = innermost(self.method) if isinstance(self.method, Method | Estimator) else None
+        first = target
+        if target is not None and np.ndim(target):
+            if len(target) != len(self.images):
+                raise ValueError(f"There are {len(self.images)} images, but {len(target)} targets.")
+            first = np.asarray(target)[: self.chunk]
+        return read_for_target(self.model, self.images[: self.chunk], rules, first)
 
     def logits(self, images: Any = None) -> np.ndarray:
         """The model's output (N, classes), for other images of the same shape if given."""
@@ -123,6 +135,15 @@ class Subject:
 def function_name(function: Callable) -> str:
     """Of a function that explains: its `name`, if it has one, else its own."""
     return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
+
+
+def _is_single(model: Callable, images: Any) -> bool:
+    """Whether these are one image, without the axis of a batch."""
+    try:
+        read(model, images[None], fold=True)
+    except Exception:  # whatever a model raises, it does not take them so either
+        return False
+    return True
 
 
 def _fitting(model: Callable, images: Any, method: Method) -> int:
