@@ -237,3 +237,16 @@ def test_the_other_checks_take_every_library():
             model, images(first), "gradient", similarity="pearson", **options
         )
         assert max(logit.rows[0]["values"]) < OTHER
+
+
+def test_what_is_hidden_beside_named_parameters_is_counted(getkey):
+    shown, hidden = jax.random.normal(getkey(), (12, 5)), np.ones((5, 3))
+    model = jax.tree_util.Partial(
+        lambda w, x: jax.nn.relu(x.reshape(len(x), -1) @ w) @ hidden, shown
+    )
+    images = jax.random.normal(getkey(), (4, 12))
+    found = lrp.sanity.mprt(model, images, "gradient", key=getkey(), similarity="cosine")
+    assert found.settings["unreached"] == 15 and len(found.rows) == 1
+    whole = Partial(lambda w, x: x @ w[0] @ w[1], [shown, jnp.asarray(hidden)])
+    found = lrp.sanity.mprt(whole, images, "gradient", key=getkey(), similarity="cosine")
+    assert found.settings["unreached"] == 0

@@ -49,6 +49,18 @@ def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def unreached(reading: Reading) -> int:
+    """How many numbers the model computes with that are held by no name: they stay as they are."""
+    graph = reading.graph
+    used = set().union(*(_constants(graph, layer) for layer in graph.layers))
+    sizes = [
+        const.size
+        for number, const in zip(graph.program.consts, reading.consts, strict=True)
+        if number in used and number not in graph.paths and is_inexact(const)
+    ]
+    return sum(sizes)
+
+
 def _constants(graph: Graph, layer: Any) -> set[int]:
     """The program's constants on which what a layer does to its inputs depends."""
     program = graph.program

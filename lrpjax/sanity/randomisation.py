@@ -20,7 +20,7 @@ from .._results import key_text
 from ..estimators import SmoothGrad
 from ..methods import Explainer, resolve
 from ..reading import as_number
-from .parameters import Order, parameters, randomised, stops
+from .parameters import Order, parameters, randomised, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, multiplied, reduced, structured
 from .subject import Function, Subject, function_name
@@ -61,8 +61,10 @@ def mprt(
     ("auto": as in the paper). multiplier: compare maps as they are, "times" the input, or "divided"
     by it. chunk: images explained at once by a chain of rules.
 
-    What is compiled takes parameters as arguments: once for all layers and draws. The same key
-    gives the same result whatever the chunk. PatternNet's patterns are no parameters: they stay.
+    The settings say how many numbers of the model could not be reached (arrays of numpy in a
+    closure, say) and stay as they are. What is compiled takes parameters as arguments: once for all
+    layers and draws. The same key gives the same result whatever the chunk. PatternNet's patterns
+    are no parameters: they stay.
     Raises ValueError for a model whose parameters cannot be reached, unknown names, and as
     `lrpjax.attribute` does.
     """
@@ -212,6 +214,7 @@ def _settings(
         "images": len(subject.images),
         "randomiser": randomiser if init is None else "the model's initialiser",
         "statistics": STATISTICS,
+        "unreached": unreached(subject.reading),
         "draws": draws,
         "colour": colour,
         "key": key_text(key),
