@@ -56,7 +56,8 @@ for (const button of document.querySelectorAll("button.hint")) {
     const { top, bottom } = heading.getBoundingClientRect();
     const width = Math.min(HINT_WIDTH, innerWidth - 32);
     const left = Math.min(button.getBoundingClientRect().left - 8, innerWidth - width - 16);
-    const vertical = top > HINT_ROOM ? `auto auto ${innerHeight - top + 4}px` : `${bottom + 4}px auto auto`;
+    const above = `auto auto ${innerHeight - top + 4}px`;
+    const vertical = top > HINT_ROOM ? above : `${bottom + 4}px auto auto`;
     tip.style.margin = "0";
     tip.style.inset = `${vertical} ${Math.max(16, left)}px`;
     tip.style.width = `${width}px`;
