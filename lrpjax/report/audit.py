@@ -13,6 +13,8 @@ from ..sanity import CONTROLS
 from . import plots
 from .page import Column, Picture, Section, csv_text, page
 
+_ROWS = 9  # of a grid, so that it can be read on paper
+
 COLUMNS = (
     Column("method", "method"),
     Column("verdict", "verdict", "by the thresholds in the settings", kind="verdict"),
@@ -24,7 +26,7 @@ COLUMNS = (
     ),
     Column(
         "one_minus_csc",
-        "1 - CSC",
+        "1\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}CSC",
         "1 - median |cosine|, at the input (or the last layer with more than one channel), of "
         "random relevance injected at the output; 0: the map is the same, up to size and sign, "
         "whatever is injected",
@@ -69,7 +71,7 @@ def report(audit: Audit) -> str:
     """The page as text, with all figures and numbers inside. Colours stand for verdicts:
     ignores, doubt, depends, failed, control."""
     settings = {**audit.settings, **_thresholds(audit.thresholds)}
-    target = settings.pop("target")
+    target, command = settings.pop("target"), settings.pop("command", None)
     return page(
         title=f"Audit of saliency maps: {settings.get('model', 'a model')}",
         lead=_lead(audit),
@@ -77,7 +79,7 @@ def report(audit: Audit) -> str:
         rows=[_cells(row) for row in audit.summary],
         sections=list(_sections(audit)),
         settings={**settings, "target": target},
-        reproduce=settings.get("command", _call(audit)),
+        reproduce=command or _call(audit),
         files={"audit.json": audit.to_json(), "audit.csv": csv_text(audit.summary)},
     )
 
@@ -157,11 +159,12 @@ def _sections(audit: Audit) -> Iterator[Section]:
             [
                 _picture(
                     plots.cascade(
-                        picture, {m: maps[:, i] for m, maps in audit.maps.items()}, audit.stops
+                        picture, {m: audit.maps[m][:, i] for m in methods}, audit.stops
                     ).flat[0].figure,
-                    f"Image {i + 1}.",
+                    f"Image {i + 1}: {', '.join(methods)}.",
                 )
                 for i, picture in enumerate(audit.pictures)
+                for methods in _groups(list(audit.maps), _ROWS)
             ],
         )  # fmt: skip
     if audit.pairs and audit.pair_pictures is not None:
@@ -195,6 +198,10 @@ def _sections(audit: Audit) -> Iterator[Section]:
     if missing:
         columns = (Column("method", "method"), Column("of", "check"), Column("reason", "why not"))
         yield Section("What could not be measured", table=(columns, missing))
+
+
+def _groups(names: list[str], size: int) -> list[list[str]]:
+    return [names[i : i + size] for i in range(0, len(names), size)]
 
 
 def _marked(audit: Audit, check: str, similarity: str) -> list[dict[str, Any]]:
