@@ -108,6 +108,7 @@ def audit(
     if labels:
         settings["pair_classes"] = labels(found.pairs)
     found = replace(found, settings=settings)
+    say("Drawing the report ...")
     found.save(out / "audit.html")
     found.to_json(out / "audit.json")
     if json_file is not None:
