@@ -16,7 +16,8 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_snippets_run(capsys):
+def test_snippets_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # they write a report
     snippets = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(snippets) >= 3
     try:
