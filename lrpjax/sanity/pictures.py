@@ -12,7 +12,7 @@ import numpy as np
 from .. import checks
 from ..methods import Explainer
 from .parameters import Order, parameters, randomised, stops
-from .similarity import colour_of, reduced
+from .similarity import colour_of
 from .subject import Function, Subject
 
 _PERCENTILES = (0.5, 99.5)
@@ -53,7 +53,7 @@ def cascade(
     like, first = subject.images[: subject.chunk], jax.random.fold_in(key, 0)
     random = randomised(subject.reading, found, first, randomiser=randomiser, init=init, like=like)
     changes = [{}, *({place: random[place] for place in step.randomised} for step in steps)]
-    maps = [reduced(subject.maps(changed), colour, subject.channel) for changed in changes]
+    maps = [subject.pictures(colour, changed=changed)() for changed in changes]
     return Cascade(subject.name, ["trained", *(step.layer for step in steps)], np.stack(maps))
 
 
@@ -93,9 +93,9 @@ def two_classes(
         raise ValueError("The two-class experiment needs a third class, this model has only two.")
     third = int(jax.random.choice(key, np.array(others)))
     colour = colour_of(colour, subject.method)
-    at = lambda c: subject.maps(target=np.full(len(images), c))
+    at = lambda c: subject.pictures(colour, target=np.full(len(images), c))()
     shown = (*classes, third)
-    maps = np.stack([reduced(at(c), colour, subject.channel) for c in shown], 1)
+    maps = np.stack([at(c) for c in shown], 1)
     apart = [np.abs(np.abs(_scaled(a)) - np.abs(_scaled(b))).mean() for a, b, _ in maps]
     return TwoClasses(subject.name, shown, maps, np.array(apart))
 

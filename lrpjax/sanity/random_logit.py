@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ from .._progress import track
 from .._results import key_text
 from ..methods import Explainer
 from .result import Sanity, summary
-from .similarity import colour_of, measures, multiplied, reduced
-from .subject import Function, Subject
+from .similarity import colour_of, measures
+from .subject import Function, Subject, one_ahead
 
 
 def random_logit(
@@ -46,14 +47,12 @@ def random_logit(
         )
     others = other_classes(key, subject.target, subject.classes, classes)
 
-    def seen(target: Any = None) -> np.ndarray:
-        maps = multiplied(subject.maps(target=target), np.asarray(images), multiplier)
-        return reduced(maps, colour, subject.channel)
-
-    own = seen()
+    seen = partial(subject.pictures, colour, multiplier)
+    found_maps = one_ahead(seen(target=at) for at in (None, *others.T))
+    own = next(found_maps)
     scores = [
         [measure(own, maps) for measure in compared.values()]
-        for maps in (seen(others[:, i]) for i in track(range(classes), subject.name))
+        for _, maps in zip(track(range(classes), subject.name), found_maps, strict=True)
     ]
     head = {"check": "random-logit", "method": subject.name}
     rows = [

@@ -7,7 +7,7 @@ there. Adebayo et al. 2018; as run in Sixt et al. 2020, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,8 @@ from ..methods import Explainer, resolve
 from ..reading import as_number
 from .parameters import Order, parameters, randomised, stops, unreached
 from .result import Sanity, summary
-from .similarity import colour_of, measures, multiplied, reduced, structured
-from .subject import Function, Subject, function_name
+from .similarity import colour_of, measures, structured
+from .subject import Function, Subject, function_name, one_ahead
 
 STATISTICS = (
     "BatchNorm's mean, variance, scale and shift are parameters of the convolution in front; "
@@ -75,17 +75,20 @@ def mprt(
     steps = stops(found, order, layers)
     drawn = _draws(subject, found, key, draws, randomiser, init)
 
-    def seen(changed: dict[int, Any] | None = None) -> np.ndarray:
-        maps = multiplied(subject.maps(changed), np.asarray(images), multiplier)
-        return reduced(maps, colour, subject.channel)
+    seen = partial(subject.pictures, colour, multiplier)
 
-    trained = seen()
+    def states() -> Iterator[Callable[[], np.ndarray]]:
+        yield seen()
+        for d in range(draws):
+            random = drawn(d)
+            for step in steps:
+                yield seen(changed={i: random[i] for i in step.randomised})
+
+    found_maps = one_ahead(states())
+    trained = next(found_maps)
     scores = np.zeros((len(steps), len(compared), draws, len(images)))
     work = [(d, s) for d in range(draws) for s in range(len(steps))]
-    random: dict[int, Any] = {}
-    for d, s in track(work, subject.name):
-        random = drawn(d) if s == 0 else random
-        maps = seen({place: random[place] for place in steps[s].randomised})
+    for (d, s), maps in zip(track(work, subject.name), found_maps, strict=True):
         scores[s, :, d] = [measure(trained, maps) for measure in compared.values()]
     size = sum(subject.reading.consts[i].size for i in set().union(*found.values()))
     rows = []
@@ -168,9 +171,9 @@ def efficient_mprt(
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
     drawn = _draws(subject, found, key, draws, randomiser, init)
-    seen = lambda changed: reduced(subject.maps(changed), colour, subject.channel)
-    before = _entropies(seen(None), bins)
-    after = [_entropies(seen(drawn(d)), bins) for d in track(range(draws), subject.name)]
+    seen = lambda changed: _entropies(subject.pictures(colour, changed=changed)(), bins)
+    before = seen(None)
+    after = [seen(drawn(d)) for d in track(range(draws), subject.name)]
     rise = np.mean([(h - before) / before for h in after], 0)
     (summed,) = summary(rise[None], key)
     row = {"check": "efficient-mprt", "method": subject.name, "similarity": "entropy rise"}

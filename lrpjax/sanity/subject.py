@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -19,6 +19,7 @@ from ..methods import Explainer, resolve
 from ..propagate import explain, logits_of, read_for_target
 from ..reading import Reading, read
 from .parameters import with_constants
+from .similarity import multiplied, reduced
 
 _BYTES = 128 * 2**20  # of the largest layer's values, held at once, unless `chunk` says more
 Function = Callable[[Callable, Any, Any], Any]  # (model, x, target) to a map of x's shape
@@ -104,6 +105,12 @@ class Subject:
 
         changed: other values for some of `reading.consts`, by place. target: other classes.
         """
+        return self.started(changed, target)()
+
+    def started(
+        self, changed: dict[int, Any] | None = None, target: Any = None
+    ) -> Callable[[], np.ndarray]:
+        """`maps`, as a call that waits for them: a chain of rules computes them until then."""
         consts = list(self.reading.consts)
         for place, value in (changed or {}).items():
             consts[place] = value
@@ -111,14 +118,29 @@ class Subject:
         if isinstance(self.method, Method):
             run = lambda index: self._relevance(consts, index, at[index])
             parts = self._each(run, len(self.images))
-            found: Any = np.concatenate([np.asarray(part) for part in parts])
-        elif isinstance(self.method, Estimator):
+            return lambda: self._fit(np.concatenate([np.asarray(part) for part in parts]))
+        if isinstance(self.method, Estimator):
             (found,) = self.method.explain(replace(self.reading, consts=consts), at)
         else:
             model = with_constants(self.model, self.reading.graph, consts)
             function = getattr(self.method, "attribute", self.method)
             found = function(model, self.images, at)
-        found = np.asarray(found)
+        return lambda: self._fit(np.asarray(found))
+
+    def pictures(
+        self,
+        colour: str,
+        multiplier: str | None = None,
+        *,
+        changed: dict[int, Any] | None = None,
+        target: Any = None,
+    ) -> Callable[[], np.ndarray]:
+        """`started`, of maps as they are looked at: times the input, without colours."""
+        maps, images = self.started(changed, target), np.asarray(self.images)
+        return lambda: reduced(multiplied(maps(), images, multiplier), colour, self.channel)
+
+    def _fit(self, found: np.ndarray) -> np.ndarray:
+        """Raises ValueError for maps of another shape than the images."""
         if found.shape != self.images.shape:
             raise ValueError(
                 f"{self.name} gives a map of shape {found.shape} for images of shape "
@@ -130,6 +152,17 @@ class Subject:
         x = jnp.asarray(self.images[index])
         _, (found,) = explain(self.reading.graph, self.method, consts, [x], jnp.asarray(target))
         return found
+
+
+def one_ahead(started: Iterable[Callable[[], np.ndarray]]) -> Iterator[np.ndarray]:
+    """What each of the calls waits for, the next one started before: while maps are compared here,
+    JAX computes those that follow."""
+    steps = iter(started)
+    waiting = next(steps, None)
+    while waiting is not None:
+        following = next(steps, None)
+        yield waiting()
+        waiting = following
 
 
 def function_name(function: Callable) -> str:
@@ -148,5 +181,6 @@ def _is_single(model: Callable, images: Any) -> bool:
 
 def _fitting(model: Callable, images: Any, method: Method) -> int:
     """How many images keep the largest layer's values within the limit."""
-    graph = read(model, images[:1], fold=method.fold).graph
-    return max(1, _BYTES // (4 * max(prod(aval.shape) for aval in graph.program.avals)))
+    program = read(model, images[:1], fold=method.fold).graph.program
+    largest = max(prod(program.shape(value)) for value in program.active)
+    return max(1, _BYTES // (4 * largest))
