@@ -6,8 +6,9 @@ as arguments of what is compiled, so no randomised model is ever built or compil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -111,8 +112,8 @@ def randomised(
     randomiser: str = "gaussian",
     init: Callable[[jax.Array], Callable] | None = None,
     like: Any = None,
-) -> dict[int, Any]:
-    """Random arrays for all parameters, by their place in `reading.consts`.
+) -> Callable[[Iterable[int]], dict[int, Any]]:
+    """From places in `reading.consts` to random arrays for them, each drawn when first asked for.
 
     "gaussian": N(mean, std^2) of each array's own entries; an array without negative entries stays
     so (log-normal, same moments): a BatchNorm variance has to, a scale is one. An array with one
@@ -122,22 +123,25 @@ def randomised(
     """
     checks.check_known("randomiser", randomiser, RANDOMISERS)
     if init is not None:
-        return _initialised(reading, layers, init(key), like)
+        made = _initialised(reading, layers, init(key), like)
+        return lambda places: {i: made[i] for i in places}
     draw = _gaussian if randomiser == "gaussian" else np.random.Generator.permuted
     seed = np.ravel(key_text(key)).tolist()
-    made = {}
-    for i in sorted({i for own in layers.values() for i in own}):
-        given = reading.consts[i]
+
+    @cache
+    def drawn(place: int) -> jax.Array:
+        given = reading.consts[place]
         # numpy draws: JAX would compile its sampler for each of a network's shapes.
         values = np.asarray(given).astype(np.float64 if given.dtype == np.float64 else np.float32)
-        made[i] = jnp.asarray(draw(np.random.default_rng([*seed, i]), values), given.dtype)
-    return made
+        return jnp.asarray(draw(np.random.default_rng([*seed, place]), values), given.dtype)
+
+    return lambda places: {i: drawn(i) for i in places}
 
 
 def _gaussian(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
     if values.min() == values.max():
         return values
-    mean, variance = values.mean(dtype=np.float64), values.var(dtype=np.float64)
+    mean, variance = float(values.mean()), float(values.var())
     positive = values.min() >= 0
     if positive:
         variance = np.log1p(variance / mean**2)

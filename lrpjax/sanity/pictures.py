@@ -52,7 +52,7 @@ def cascade(
     steps = stops(found, order, layers)
     like, first = subject.images[: subject.chunk], jax.random.fold_in(key, 0)
     random = randomised(subject.reading, found, first, randomiser=randomiser, init=init, like=like)
-    changes = [{}, *({place: random[place] for place in step.randomised} for step in steps)]
+    changes = [{}, *(random(step.randomised) for step in steps)]
     maps = [subject.pictures(colour, changed=changed)() for changed in changes]
     return Cascade(subject.name, ["trained", *(step.layer for step in steps)], np.stack(maps))
 

@@ -7,7 +7,7 @@ there. Adebayo et al. 2018; as run in Sixt et al. 2020, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from .._results import key_text
 from ..estimators import SmoothGrad
 from ..methods import Explainer, resolve
 from ..reading import as_number
-from .parameters import Order, parameters, randomised, stops, unreached
+from .parameters import Order, Stop, parameters, randomised, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
 from .subject import Function, Subject, function_name, one_ahead
@@ -82,21 +82,26 @@ def mprt(
         for d in range(draws):
             random = drawn(d)
             for step in steps:
-                yield seen(changed={i: random[i] for i in step.randomised})
+                yield seen(changed=random(step.randomised))
+
+    size = sum(subject.reading.consts[i].size for i in set().union(*found.values()))
+    head = {"check": "mprt", "method": subject.name, "order": order}
+
+    def rows_of(step: Stop, scores: np.ndarray) -> Iterator[dict[str, Any]]:
+        changed = sum(subject.reading.consts[i].size for i in step.randomised)
+        for name, summed in zip(compared, summary(scores.mean(1), key), strict=True):
+            own = {"layer": step.layer, "share": changed / size, "similarity": name}
+            yield {**head, **own, **summed}
 
     found_maps = one_ahead(states())
     trained = next(found_maps)
     scores = np.zeros((len(steps), len(compared), draws, len(images)))
+    rows: list[dict[str, Any]] = []
     work = [(d, s) for d in range(draws) for s in range(len(steps))]
     for (d, s), maps in zip(track(work, subject.name), found_maps, strict=True):
         scores[s, :, d] = [measure(trained, maps) for measure in compared.values()]
-    size = sum(subject.reading.consts[i].size for i in set().union(*found.values()))
-    rows = []
-    for step, own in zip(steps, scores, strict=True):
-        changed = sum(subject.reading.consts[i].size for i in step.randomised)
-        for name, summed in zip(compared, summary(own.mean(1), key), strict=True):
-            head = {"check": "mprt", "method": subject.name, "order": order, "layer": step.layer}
-            rows.append({**head, "share": changed / size, "similarity": name, **summed})
+        if d == draws - 1:
+            rows += rows_of(steps[s], scores[s])
     settings = _settings(subject, key, randomiser, init, draws, colour)
     return Sanity({**settings, "order": order, "multiplier": multiplier}, rows)
 
@@ -173,7 +178,8 @@ def efficient_mprt(
     drawn = _draws(subject, found, key, draws, randomiser, init)
     seen = lambda changed: _entropies(subject.pictures(colour, changed=changed)(), bins)
     before = seen(None)
-    after = [seen(drawn(d)) for d in track(range(draws), subject.name)]
+    everything = set().union(*found.values())
+    after = [seen(drawn(d)(everything)) for d in track(range(draws), subject.name)]
     rise = np.mean([(h - before) / before for h in after], 0)
     (summed,) = summary(rise[None], key)
     row = {"check": "efficient-mprt", "method": subject.name, "similarity": "entropy rise"}
@@ -194,8 +200,8 @@ def _draws(
     draws: int,
     randomiser: str,
     init: Callable | None,
-) -> Callable[[int], dict[int, Any]]:
-    """From the number of a draw to random arrays for all parameters."""
+) -> Callable[[int], Callable[[Iterable[int]], dict[int, Any]]]:
+    """From the number of a draw to `randomised`."""
     if draws < 1:
         raise ValueError(f"draws is how often parameters are drawn: at least 1, got {draws}.")
     if init is not None and randomiser != "gaussian":

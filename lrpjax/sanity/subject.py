@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -22,6 +23,7 @@ from .parameters import with_constants
 from .similarity import multiplied, reduced
 
 _BYTES = 128 * 2**20  # of the largest layer's values, held at once, unless `chunk` says more
+_LOGITS = "the model's output"
 Function = Callable[[Callable, Any, Any], Any]  # (model, x, target) to a map of x's shape
 
 
@@ -55,9 +57,11 @@ class Subject:
             self.name = self.method.name
         self.chunk = len(images)
         try:
-            if isinstance(self.method, Method):
-                self.chunk = min(self.chunk, chunk or _fitting(model, images, self.method))
             self.reading: Reading = self._read(target)
+            if isinstance(self.method, Method):
+                self.chunk = min(self.chunk, chunk or self._fitting())
+            if self.chunk < len(images):
+                self.reading = self._read(target)
         except ValueError as error:
             if _is_single(model, images):
                 raise ValueError(
@@ -65,12 +69,16 @@ class Subject:
                     "images[None]."
                 ) from error
             raise
-        logits = self.logits()
-        self.classes = logits.shape[1]
-        checks.check_finite([logits], ["the model's output"])
-        checks.check_target(target, logits.shape)
-        at = logits.argmax(-1) if target is None else np.asarray(target)
-        self.target: np.ndarray = np.broadcast_to(at, len(images))
+        program = self.reading.graph.program
+        shape = (len(images), *program.shape(program.outputs[0])[1:])
+        checks.check_target(target, shape)
+        self.classes = shape[1]
+        at = target
+        if target is None or not isinstance(self.method, Method):  # a chain looks at its own logits
+            logits = self.logits()
+            checks.check_finite([logits], [_LOGITS])
+            at = logits.argmax(-1) if target is None else target
+        self.target: np.ndarray = np.broadcast_to(np.asarray(at), len(images))
 
     def _read(self, target: Any) -> Reading:
         """The model read at the first images."""
@@ -82,16 +90,24 @@ class Subject:
             first = np.asarray(target)[: self.chunk]
         return read_for_target(self.model, self.images[: self.chunk], rules, first)
 
+    def _fitting(self) -> int:
+        """How many images keep the largest layer's values within the limit."""
+        program = self.reading.graph.program
+        largest = max(prod(program.shape(value)) for value in program.active)
+        return max(1, _BYTES * len(self.images) // (4 * largest))
+
     def logits(self, images: Any = None) -> np.ndarray:
         """The model's output (N, classes), for other images of the same shape if given."""
         images = self.images if images is None else images
-        run = lambda index: logits_of(self.reading.graph, self.reading.consts, [images[index]])
-        return np.concatenate([np.asarray(part) for part in self._each(run, len(images))])
+        graph, consts = self.reading.graph, self.reading.consts
+        run = lambda index: (logits_of(graph, consts, [images[index]]),)
+        return np.concatenate([np.asarray(part) for (part,) in self._each(run, len(images))])
 
-    def _each(self, run: Callable[[np.ndarray], Any], count: int) -> list[Any]:
-        """What `run` gives for the images of each chunk, without what fills up the last."""
+    def _each(self, run: Callable[[np.ndarray], tuple], count: int) -> list[tuple]:
+        """The arrays that `run` gives for the images of each chunk, without what fills the last."""
         return [
-            run(filled_up(i, self.chunk, count))[: count - i] for i in range(0, count, self.chunk)
+            tuple(a[: count - i] for a in run(filled_up(i, self.chunk, count)))
+            for i in range(0, count, self.chunk)
         ]
 
     @property
@@ -116,9 +132,9 @@ class Subject:
             consts[place] = value
         at = self.target if target is None else target
         if isinstance(self.method, Method):
-            run = lambda index: self._relevance(consts, index, at[index])
+            run = lambda index: self._explained(consts, index, at[index])
             parts = self._each(run, len(self.images))
-            return lambda: self._fit(np.concatenate([np.asarray(part) for part in parts]))
+            return partial(self._waited, parts, trained=not changed)
         if isinstance(self.method, Estimator):
             (found,) = self.method.explain(replace(self.reading, consts=consts), at)
         else:
@@ -148,10 +164,21 @@ class Subject:
             )
         return found
 
-    def _relevance(self, consts: Sequence[Any], index: np.ndarray, target: np.ndarray) -> jax.Array:
-        x = jnp.asarray(self.images[index])
-        _, (found,) = explain(self.reading.graph, self.method, consts, [x], jnp.asarray(target))
-        return found
+    def _explained(
+        self, consts: Sequence[Any], index: np.ndarray, target: np.ndarray
+    ) -> tuple[jax.Array, jax.Array]:
+        """The logits and the maps of some images."""
+        x, graph = jnp.asarray(self.images[index]), self.reading.graph
+        logits, (found,) = explain(graph, self.method, consts, [x], jnp.asarray(target))
+        return logits, found
+
+    def _waited(self, parts: Sequence[tuple[jax.Array, jax.Array]], trained: bool) -> np.ndarray:
+        logits, maps = (
+            np.concatenate(list(map(np.asarray, of))) for of in zip(*parts, strict=True)
+        )
+        if trained:
+            checks.check_finite([logits], [_LOGITS])
+        return self._fit(maps)
 
 
 def one_ahead(started: Iterable[Callable[[], np.ndarray]]) -> Iterator[np.ndarray]:
@@ -177,10 +204,3 @@ def _is_single(model: Callable, images: Any) -> bool:
     except Exception:  # whatever a model raises, it does not take them so either
         return False
     return True
-
-
-def _fitting(model: Callable, images: Any, method: Method) -> int:
-    """How many images keep the largest layer's values within the limit."""
-    program = read(model, images[:1], fold=method.fold).graph.program
-    largest = max(prod(program.shape(value)) for value in program.active)
-    return max(1, _BYTES // (4 * largest))
