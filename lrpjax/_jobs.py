@@ -1,11 +1,15 @@
-"""Many pieces of work on threads, under one progress bar."""
+"""Many pieces of work on threads: XLA's computations leave cores of a processor idle in turns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from contextvars import copy_context
 from typing import Any, TypeVar
 
+import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,7 +23,16 @@ from rich.progress import (
 from ._progress import drawable, silent
 
 Job = TypeVar("Job", bound=Hashable)
+T = TypeVar("T")
 THREADS = 2  # compiling one job overlaps with running another
+# What a `with` of JAX sets for one thread alone.
+_SETTINGS = (
+    "enable_x64",
+    "default_device",
+    "default_matmul_precision",
+    "numpy_dtype_promotion",
+    "debug_nans",
+)
 
 
 def run(
@@ -32,7 +45,8 @@ def run(
     console: Console | None = None,
     catch: tuple[type[Exception], ...] = (ValueError, NotImplementedError),
 ) -> dict[Job, Exception]:
-    """Calls work(job) for every job on threads, and keep(job, result) here when one is finished.
+    """Calls work(job) for every job on threads, and keep(job, result) here when one is finished,
+    under one progress bar.
 
     Returns the jobs that raised one of the errors to `catch`, and which; they leave the others.
     Ctrl-C goes through when what runs has been told to stop: what was kept is kept.
@@ -43,7 +57,7 @@ def run(
     pool = ThreadPoolExecutor(THREADS)
     with Progress(*columns, *times, console=console, disable=not drawable()) as bar:
         task = bar.add_task(unit, total=len(jobs))
-        futures = {pool.submit(_silently, work, job): job for job in jobs}
+        futures = {pool.submit(carried(work), job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 job = futures[future]
@@ -59,6 +73,31 @@ def run(
     return failed
 
 
-def _silently(work: Callable[[Any], Any], job: Any) -> Any:
-    with silent():
-        return work(job)
+def each(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
+    """work(item) of every item, in their order, on threads that are ahead of what is asked for.
+
+    An item is taken when a thread will soon need it: not all are held at once.
+    """
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for item in items:
+            waiting.append(pool.submit(carried(work), item))
+            if len(waiting) > THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def carried(work: Callable[[T], Any]) -> Callable[[T], Any]:
+    """The work as it is to run on another thread: with this one's settings of JAX, and no bars."""
+    context = copy_context()
+    values = {name: getattr(jax.config, f"jax_{name}") for name in _SETTINGS}
+
+    def run(item: T) -> Any:
+        with ExitStack() as stack:
+            stack.enter_context(silent())
+            for name, value in values.items():
+                stack.enter_context(getattr(jax, name)(value))
+            return work(item)
+
+    return lambda item: context.run(run, item)

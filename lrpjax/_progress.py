@@ -33,8 +33,13 @@ def drawable() -> bool:
 
 
 def track(steps: Sequence[T], description: str) -> Iterator[T]:
-    """Yields the steps; a bar appears once they have taken longer than a few seconds."""
-    bar = Progress(transient=True, disable=_silent.get() or not drawable())
+    """Yields the steps; a bar appears once they have taken longer than a few seconds.
+
+    Nothing is written to a file or a pipe, where a bar that goes away leaves empty lines.
+    """
+    console = get_console()
+    seen = (console.is_terminal or console.is_jupyter) and drawable() and not _silent.get()
+    bar = Progress(transient=True, disable=not seen)
     task = bar.add_task(description, total=len(steps))
     begin = time.monotonic()
     try:

@@ -52,8 +52,9 @@ def cascade(
     steps = stops(found, order, layers)
     like, first = subject.images[: subject.chunk], jax.random.fold_in(key, 0)
     random = randomised(subject.reading, found, first, randomiser=randomiser, init=init, like=like)
-    changes = [{}, *(random(step.randomised) for step in steps)]
-    maps = [subject.pictures(colour, changed=changed)() for changed in changes]
+    changes = ({}, *(random(step.randomised) for step in steps))
+    seen = lambda changed: subject.pictures(colour, changed=changed)
+    maps = list(subject.each(seen, changes))
     return Cascade(subject.name, ["trained", *(step.layer for step in steps)], np.stack(maps))
 
 
@@ -93,9 +94,9 @@ def two_classes(
         raise ValueError("The two-class experiment needs a third class, this model has only two.")
     third = int(jax.random.choice(key, np.array(others)))
     colour = colour_of(colour, subject.method)
-    at = lambda c: subject.pictures(colour, target=np.full(len(images), c))()
+    at = lambda c: subject.pictures(colour, target=np.full(len(images), c))
     shown = (*classes, third)
-    maps = np.stack([at(c) for c in shown], 1)
+    maps = np.stack(list(subject.each(at, shown)), 1)
     apart = [np.abs(np.abs(_scaled(a)) - np.abs(_scaled(b))).mean() for a, b, _ in maps]
     return TwoClasses(subject.name, shown, maps, np.array(apart))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from .._results import key_text
 from ..methods import Explainer
 from .result import Sanity, summary
 from .similarity import colour_of, measures
-from .subject import Function, Subject, one_ahead
+from .subject import Function, Subject
 
 
 def random_logit(
@@ -47,8 +46,8 @@ def random_logit(
         )
     others = other_classes(key, subject.target, subject.classes, classes)
 
-    seen = partial(subject.pictures, colour, multiplier)
-    found_maps = one_ahead(seen(target=at) for at in (None, *others.T))
+    seen = lambda at: subject.pictures(colour, multiplier, target=at)
+    found_maps = subject.each(seen, (subject.target, *others.T))
     own = next(found_maps)
     scores = [
         [measure(own, maps) for measure in compared.values()]

@@ -23,7 +23,7 @@ from ..reading import as_number
 from .parameters import Order, Stop, parameters, randomised, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
-from .subject import Function, Subject, function_name, one_ahead
+from .subject import Function, Subject, function_name
 
 STATISTICS = (
     "BatchNorm's mean, variance, scale and shift are parameters of the convolution in front; "
@@ -75,14 +75,10 @@ def mprt(
     steps = stops(found, order, layers)
     drawn = _draws(subject, found, key, draws, randomiser, init)
 
-    seen = partial(subject.pictures, colour, multiplier)
-
-    def states() -> Iterator[Callable[[], np.ndarray]]:
-        yield seen()
-        for d in range(draws):
-            random = drawn(d)
-            for step in steps:
-                yield seen(changed=random(step.randomised))
+    def states() -> Iterator[dict[int, Any]]:
+        yield {}
+        for random in map(drawn, range(draws)):
+            yield from (random(step.randomised) for step in steps)
 
     size = sum(subject.reading.consts[i].size for i in set().union(*found.values()))
     head = {"check": "mprt", "method": subject.name, "order": order}
@@ -93,7 +89,8 @@ def mprt(
             own = {"layer": step.layer, "share": changed / size, "similarity": name}
             yield {**head, **own, **summed}
 
-    found_maps = one_ahead(states())
+    seen = lambda changed: subject.pictures(colour, multiplier, changed=changed)
+    found_maps = subject.each(seen, states())
     trained = next(found_maps)
     scores = np.zeros((len(steps), len(compared), draws, len(images)))
     rows: list[dict[str, Any]] = []
@@ -176,7 +173,7 @@ def efficient_mprt(
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
     drawn = _draws(subject, found, key, draws, randomiser, init)
-    seen = lambda changed: _entropies(subject.pictures(colour, changed=changed)(), bins)
+    seen = lambda changed: _entropies(subject.pictures(colour, changed=changed), bins)
     before = seen(None)
     everything = set().union(*found.values())
     after = [seen(drawn(d)(everything)) for d in track(range(draws), subject.name)]

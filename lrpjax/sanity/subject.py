@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import checks
+from .. import _jobs, checks
 from ..estimators.estimator import Estimator, innermost
 from ..layer_statistics import filled_up
 from ..method import Method
@@ -101,14 +100,15 @@ class Subject:
         images = self.images if images is None else images
         graph, consts = self.reading.graph, self.reading.consts
         run = lambda index: (logits_of(graph, consts, [images[index]]),)
-        return np.concatenate([np.asarray(part) for (part,) in self._each(run, len(images))])
+        return self._in_chunks(run, len(images))[0]
 
-    def _each(self, run: Callable[[np.ndarray], tuple], count: int) -> list[tuple]:
-        """The arrays that `run` gives for the images of each chunk, without what fills the last."""
-        return [
-            tuple(a[: count - i] for a in run(filled_up(i, self.chunk, count)))
+    def _in_chunks(self, run: Callable[[np.ndarray], tuple], count: int) -> list[np.ndarray]:
+        """The arrays that `run` gives for the images of a chunk, for all; the last is filled up."""
+        parts = [
+            [a[: count - i] for a in run(filled_up(i, self.chunk, count))]
             for i in range(0, count, self.chunk)
         ]
+        return [np.concatenate([np.asarray(a) for a in own]) for own in zip(*parts, strict=True)]
 
     @property
     def channel(self) -> int | None:
@@ -121,27 +121,29 @@ class Subject:
 
         changed: other values for some of `reading.consts`, by place. target: other classes.
         """
-        return self.started(changed, target)()
-
-    def started(
-        self, changed: dict[int, Any] | None = None, target: Any = None
-    ) -> Callable[[], np.ndarray]:
-        """`maps`, as a call that waits for them: a chain of rules computes them until then."""
         consts = list(self.reading.consts)
         for place, value in (changed or {}).items():
             consts[place] = value
         at = self.target if target is None else target
+        found: Any
         if isinstance(self.method, Method):
             run = lambda index: self._explained(consts, index, at[index])
-            parts = self._each(run, len(self.images))
-            return partial(self._waited, parts, trained=not changed)
-        if isinstance(self.method, Estimator):
+            logits, found = self._in_chunks(run, len(self.images))
+            if not changed:
+                checks.check_finite([logits], [_LOGITS])
+        elif isinstance(self.method, Estimator):
             (found,) = self.method.explain(replace(self.reading, consts=consts), at)
         else:
             model = with_constants(self.model, self.reading.graph, consts)
             function = getattr(self.method, "attribute", self.method)
             found = function(model, self.images, at)
-        return lambda: self._fit(np.asarray(found))
+        maps = np.asarray(found)
+        if maps.shape != self.images.shape:
+            raise ValueError(
+                f"{self.name} gives a map of shape {maps.shape} for images of shape "
+                f"{self.images.shape}: it must have the images' shape."
+            )
+        return maps
 
     def pictures(
         self,
@@ -150,19 +152,14 @@ class Subject:
         *,
         changed: dict[int, Any] | None = None,
         target: Any = None,
-    ) -> Callable[[], np.ndarray]:
-        """`started`, of maps as they are looked at: times the input, without colours."""
-        maps, images = self.started(changed, target), np.asarray(self.images)
-        return lambda: reduced(multiplied(maps(), images, multiplier), colour, self.channel)
+    ) -> np.ndarray:
+        """The maps as they are looked at: times the input, without colours."""
+        maps = multiplied(self.maps(changed, target), np.asarray(self.images), multiplier)
+        return reduced(maps, colour, self.channel)
 
-    def _fit(self, found: np.ndarray) -> np.ndarray:
-        """Raises ValueError for maps of another shape than the images."""
-        if found.shape != self.images.shape:
-            raise ValueError(
-                f"{self.name} gives a map of shape {found.shape} for images of shape "
-                f"{self.images.shape}: it must have the images' shape."
-            )
-        return found
+    def each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """work(item) of each; a few at once, but for a function of the user's, one by one."""
+        return (_jobs.each if isinstance(self.method, Explainer) else map)(work, items)
 
     def _explained(
         self, consts: Sequence[Any], index: np.ndarray, target: np.ndarray
@@ -171,25 +168,6 @@ class Subject:
         x, graph = jnp.asarray(self.images[index]), self.reading.graph
         logits, (found,) = explain(graph, self.method, consts, [x], jnp.asarray(target))
         return logits, found
-
-    def _waited(self, parts: Sequence[tuple[jax.Array, jax.Array]], trained: bool) -> np.ndarray:
-        logits, maps = (
-            np.concatenate(list(map(np.asarray, of))) for of in zip(*parts, strict=True)
-        )
-        if trained:
-            checks.check_finite([logits], [_LOGITS])
-        return self._fit(maps)
-
-
-def one_ahead(started: Iterable[Callable[[], np.ndarray]]) -> Iterator[np.ndarray]:
-    """What each of the calls waits for, the next one started before: while maps are compared here,
-    JAX computes those that follow."""
-    steps = iter(started)
-    waiting = next(steps, None)
-    while waiting is not None:
-        following = next(steps, None)
-        yield waiting()
-        waiting = following
 
 
 def function_name(function: Callable) -> str:
