@@ -12,6 +12,7 @@ from nets_sanity import close, compilations, forward, gradient_times_input, mode
 from vit import vit
 
 import lrpjax as lrp
+from lrpjax.sanity.subject import Subject
 
 EXACT = 1e-9  # absolute, of similarities of maps that differ by rounding
 KEY = jax.random.key(0)
@@ -48,6 +49,15 @@ def test_the_same_key_gives_the_same_whatever_the_chunk(method):
                 assert row[bound] == pytest.approx(expected[bound], abs=EXACT)
     other = mprt(method, **{**options, "key": jax.random.key(1)}).rows
     assert all(a["median"] != b["median"] for a, b in zip(other, whole, strict=True))
+
+
+def test_weights_do_not_count_for_how_many_images_run_at_once():
+    wide = Partial(lambda w, x: x @ w, jnp.ones((4096, 5120), jnp.float32))  # 80 MiB
+    images = np.ones((300, 4096), np.float32)
+    assert Subject(wide, images, "gradient", target=0).chunk == 300
+    many = Partial(lambda w, x: x[..., None] * w, jnp.ones(2**14, jnp.float32))  # 64 KiB a pixel
+    large = lambda x: many(x).sum((1, 2))[:, None] * jnp.ones(2)
+    assert Subject(large, np.ones((300, 64), np.float32), "gradient", target=0).chunk == 64 // 4
 
 
 def test_keys_of_the_old_kind():

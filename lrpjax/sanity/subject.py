@@ -21,7 +21,7 @@ from ..reading import Reading, read
 from .parameters import with_constants
 from .similarity import multiplied, reduced
 
-_BYTES = 128 * 2**20  # of the largest layer's values, held at once, unless `chunk` says more
+_BYTES = 64 * 2**20  # of the largest layer's values in a chunk: two may be at work at once
 _LOGITS = "the model's output"
 Function = Callable[[Callable, Any, Any], Any]  # (model, x, target) to a map of x's shape
 
@@ -32,7 +32,7 @@ class Subject:
     method: what `lrpjax.attribute` takes, or a function (model, x, target) to a map of x's shape.
     target: a class, N classes, or None for the prediction of the model as it is given: it stays the
     explained class when parameters change. chunk: how many images are explained at once by a chain
-    of rules (default: as many as keep the largest layer within 128 MiB).
+    of rules (default: as many as keep the largest layer within 64 MiB).
     """
 
     def __init__(
