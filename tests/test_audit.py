@@ -247,6 +247,42 @@ def test_bad_input_is_refused_before_anything_runs(model, images):
         run(model, images, target=7)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": ["conv9"]}, "no layer with parameters 'conv9'; the nearest are conv"),
+        ({"layers": []}, "layers is empty"),
+        ({"start": "conv9"}, "no layer 'conv9'; the nearest are conv"),
+        ({"vectors": 1}, "vectors must be at least 2, got 1"),
+        ({"draws": 0}, "draws must be at least 1, got 0"),
+        ({"classes": 0}, "classes must be at least 1, got 0"),
+        ({"classes": 4}, "classes=4 others cannot be drawn: the model has 4 classes"),
+        ({"two_class": (pictures()[:1], (2, 2))}, "must differ, got 2 twice"),
+        ({"two_class": (pictures()[:1], (0, 9))}, "between 0 and 3, got 9"),
+    ],
+)
+def test_settings_that_fit_no_method_are_refused_before_anything_is_measured(
+    model, images, tmp_path, options, message
+):
+    with pytest.raises(ValueError, match=message):
+        lrp.audit(model, images, ["lrp-z"], key=jax.random.key(0), out=tmp_path, **options)
+    assert not list(tmp_path.rglob("piece-*"))
+
+
+def test_a_method_without_two_class_maps_leaves_the_others(model, images):
+    def broken(model, x, target):
+        raise RuntimeError("no maps")
+
+    found = lrp.audit(
+        model, images, [broken], key=jax.random.key(2), two_class=(images[:1], (0, 1))
+    )
+    assert [pair.method for pair in found.pairs] == [
+        "gradient",
+        "the input itself",
+        "random noise",
+    ]
+
+
 def test_two_classes_are_drawn_for_every_method(model, images):
     report = lrp.audit(
         model, images, ["gradient"], key=jax.random.key(2), two_class=(images[:1], (0, 1))

@@ -18,7 +18,7 @@ from .._results import key_text
 from ..methods import Explainer
 from ..reading import Reading
 from ..sanity import CONTROLS, TwoClasses, two_classes
-from ..sanity.parameters import parameters
+from ..sanity.parameters import parameters, stops
 from ..sanity.subject import Function, Subject, function_name
 from .checks import CHECKS, GRID, Piece, Task
 from .result import GOOD, Audit
@@ -62,12 +62,12 @@ def audit(
     their names alone.
 
     A method that cannot run on the model is reported as such and leaves the others. Raises
-    ValueError for a model whose parameters cannot be reached, two methods of one name, and where
-    the model does not run on the images.
+    ValueError for a model whose parameters cannot be reached, two methods of one name, settings
+    that fit no method, and where the model does not run on the images.
     """
     refuse.check_images(images)
     subject = Subject(model, images, GOOD, target=target)
-    parameters(subject.reading)
+    _check_settings(subject, start, layers, vectors, draws, classes)
     chosen, failed = _chosen(model, PAPER if methods is None else methods, key)
     options = {"vectors": vectors, "draws": draws, "classes": classes}
     names = None if layers is None else tuple(layers)
@@ -82,23 +82,49 @@ def audit(
         "key": key_text(key),
         "versions": {name: version(name) for name in ("lrpjax", "jax", "jaxlib", "numpy")},
     }
-    pieces = _pieces(task, chosen, None if out is None else Store(out, settings))
+    store = None if out is None else Store(out, settings)
+    pairs = _two_classes(model, chosen, two_class, key)
+    pieces = _pieces(task, chosen, store)
     rows = [row for piece in pieces.values() for row in piece.rows]
     rows += [{"check": "failed", "of": "all", "method": m, "reason": r} for m, r in failed.items()]
     order = [*chosen, *failed]
     grids = {name: piece.maps for (_, name), piece in pieces.items() if piece.maps is not None}
-    stops = next((piece.stops for piece in pieces.values() if piece.stops), [])
-    pairs = _two_classes(model, chosen, two_class, key)
+    named_stops = next((piece.stops for piece in pieces.values() if piece.stops), [])
     return Audit(
         settings,
         sorted(rows, key=lambda row: order.index(row["method"])),
         thresholds,
-        stops,
+        named_stops,
         {name: grids[name] for name in order if name in grids},
         pictures(subject, images[:GRID]),
         pairs,
         pictures(subject, two_class[0]) if two_class and pairs else None,
     )
+
+
+def _check_settings(
+    subject: Subject,
+    start: str | None,
+    layers: Sequence[str] | None,
+    vectors: int,
+    draws: int,
+    classes: int,
+) -> None:
+    """Raises ValueError for what would make a check fail with every method."""
+    stops(parameters(subject.reading), "output", layers)
+    if start is not None:
+        refuse.find_layer(subject.reading.graph, start)
+    for name, value, least in (
+        ("vectors", vectors, 2),
+        ("draws", draws, 1),
+        ("classes", classes, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    if classes >= subject.classes:
+        raise ValueError(
+            f"classes={classes} others cannot be drawn: the model has {subject.classes} classes."
+        )
 
 
 def _chosen(
@@ -178,11 +204,13 @@ def _two_classes(
         return []
     images, classes = given
     made = []
-    for method in chosen.values():
+    for name, method in chosen.items():
         try:
             made.append(two_classes(model, images, method, classes=classes, key=key))
-        except NotImplementedError:  # as its other checks have said
-            continue
+        except Exception:
+            if name == GOOD:  # which runs on any model: what was given is wrong
+                raise
+            continue  # as the method's other checks say
     return made
 
 

@@ -93,6 +93,8 @@ def stops(
     several layers is randomised with the first that is reached.
     """
     checks.check_known("order", order, ORDERS)
+    if names is not None and len(names) == 0:
+        raise ValueError("layers is empty: name at least one, or leave it out for all.")
     for name in [] if names is None else names:
         checks.check_known("layer with parameters", name, layers)
     made: list[Stop] = []
