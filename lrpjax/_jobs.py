@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 import jax
@@ -25,6 +25,7 @@ from ._progress import drawable, silent
 Job = TypeVar("Job", bound=Hashable)
 T = TypeVar("T")
 THREADS = 2  # compiling one job overlaps with running another
+_on_thread = ContextVar("on thread", default=False)
 # What a `with` of JAX sets for one thread alone.
 _SETTINGS = (
     "enable_x64",
@@ -76,16 +77,23 @@ def run(
 def each(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
     """work(item) of every item, in their order, on threads that are ahead of what is asked for.
 
-    An item is taken when a thread will soon need it: not all are held at once.
+    An item is taken when a thread will soon need it: not all are held at once. Work that is itself
+    one of several pieces on threads goes on by itself.
     """
+    if _on_thread.get():
+        yield from map(work, items)
+        return
     waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
+    pool = ThreadPoolExecutor(THREADS)
+    try:
         for item in items:
             waiting.append(pool.submit(carried(work), item))
             if len(waiting) > THREADS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def carried(work: Callable[[T], Any]) -> Callable[[T], Any]:
@@ -94,6 +102,7 @@ def carried(work: Callable[[T], Any]) -> Callable[[T], Any]:
     values = {name: getattr(jax.config, f"jax_{name}") for name in _SETTINGS}
 
     def run(item: T) -> Any:
+        _on_thread.set(True)
         with ExitStack() as stack:
             stack.enter_context(silent())
             for name, value in values.items():

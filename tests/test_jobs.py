@@ -36,6 +36,15 @@ def test_each_raises_what_the_work_raises():
         list(_jobs.each(lambda i: 1 // i, [1, 0, 1]))
 
 
+def test_work_on_a_thread_starts_no_more_threads():
+    def outer(i):
+        threads = _jobs.each(lambda _: current_thread(), range(4))
+        return {current_thread(), *threads}
+
+    assert [len(own) for own in _jobs.each(outer, range(3))] == [1, 1, 1]
+    assert not any(own is main_thread() for own in _jobs.each(lambda _: current_thread(), [0]))
+
+
 def test_work_has_the_settings_of_the_thread_that_gave_it():
     def seen(_):
         return (
