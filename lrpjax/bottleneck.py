@@ -95,8 +95,8 @@ def iba(
     if not hasattr(x, "shape") or len(x) == 0:
         raise ValueError("IBA needs a batch of images: one array (N, ...) with N at least 1.")
     chunk = min(_CHUNK if chunk is None else chunk, len(x))
-    _check_least(1, steps=steps, samples=samples, chunk=chunk)
-    _check_least(0, beta=beta, learning_rate=learning_rate, sigma=sigma)
+    checks.check_least(1, steps=steps, samples=samples, chunk=chunk)
+    checks.check_least(0, beta=beta, learning_rate=learning_rate, sigma=sigma)
     checks.check_input([x])
     reading = read(model, x[:chunk], fold=True)
     value = layer_value(reading.graph, layer)
@@ -234,12 +234,6 @@ def _on_input(graph: Graph, bits: jax.Array, spatial: int) -> jax.Array:
     axes = tuple(range(1, found.ndim))
     before, after = (a.sum(axes, keepdims=True) for a in (found, resized))
     return resized * jnp.where(after > 0, before / after, 0)
-
-
-def _check_least(least: float, **numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number >= least:
-            raise ValueError(f"{name} must be at least {least}, got {number}.")
 
 
 def _check_statistics(given: Any, layer: str, graph: Graph, value: int) -> None:

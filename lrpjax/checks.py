@@ -93,6 +93,13 @@ def find_layer(graph: Graph, name: str) -> Layer:
     return layers[name]
 
 
+def check_least(least: float, **numbers: float) -> None:
+    """Raises ValueError for a number, by the name of its argument, that is less (or NaN)."""
+    for name, number in numbers.items():
+        if not number >= least:
+            raise ValueError(f"{name} must be at least {least}, got {number}.")
+
+
 def check_known(what: str, name: str, known: Collection[str]) -> None:
     """Raises ValueError, with the nearest names, for one that is not among those known."""
     if name not in known:

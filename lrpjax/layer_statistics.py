@@ -66,8 +66,7 @@ def statistics(
     """
     if not hasattr(images, "shape") or len(images) < 2:
         raise ValueError("A standard deviation needs one array (N, ...) of at least 2 images.")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}.")
+    checks.check_least(1, batch=batch)
     batch = min(batch, len(images))
     reading = read(model, images[:batch], fold=True)
     value = layer_value(reading.graph, layer)

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from . import checks
 from ._progress import track
 from ._tensors import listed, misfits
 from .graph import Graph, Layer, fan_in, grid, make_linear, neuron_sums, on_grid, patch_sums
@@ -103,9 +104,9 @@ def fit(
     """
     if mode not in MODES:
         raise ValueError(f"The mode is {' or '.join(map(repr, MODES))}, got {mode!r}.")
-    for name, value in (("batch", batch), ("patches", patches)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    checks.check_least(1, batch=batch)
+    if patches is not None:
+        checks.check_least(1, patches=patches)
     batches = _batches(images, batch) if hasattr(images, "shape") else images
     state = reading = None
     for turn, x in enumerate(batches):

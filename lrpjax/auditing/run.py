@@ -114,13 +114,8 @@ def _check_settings(
     stops(parameters(subject.reading), "output", layers)
     if start is not None:
         refuse.find_layer(subject.reading.graph, start)
-    for name, value, least in (
-        ("vectors", vectors, 2),
-        ("draws", draws, 1),
-        ("classes", classes, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    refuse.check_least(2, vectors=vectors)
+    refuse.check_least(1, draws=draws, classes=classes)
     if classes >= subject.classes:
         raise ValueError(
             f"classes={classes} others cannot be drawn: the model has {subject.classes} classes."

@@ -81,7 +81,7 @@ def singular_values(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
-    _at_least("k", k, 1)
+    checks.check_least(1, k=k)
     rows = []
     for i in track(range(len(images)), f"singular values, {method.name}"):
         reading = one_example(model, images[i : i + 1], method)
@@ -198,7 +198,7 @@ def lyapunov(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
-    _at_least("k", k, 1)
+    checks.check_least(1, k=k)
     rows = []
     for i in track(range(len(images)), f"Lyapunov exponents, {method.name}"):
         reading = one_example(model, images[i : i + 1], method)
@@ -254,8 +254,3 @@ def _stretched(y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def _gap(growth: np.ndarray) -> float | None:
     return float(growth[0] - growth[1]) if len(growth) > 1 else None
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}.")
