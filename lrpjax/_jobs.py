@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import jax
@@ -20,12 +20,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ._progress import drawable, silent
+from ._progress import drawable, on_thread
 
 Job = TypeVar("Job", bound=Hashable)
 T = TypeVar("T")
 THREADS = 2  # compiling one job overlaps with running another
-_on_thread = ContextVar("on thread", default=False)
 # What a `with` of JAX sets for one thread alone.
 _SETTINGS = (
     "enable_x64",
@@ -80,7 +79,7 @@ def each(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
     An item is taken when a thread will soon need it: not all are held at once. Work that is itself
     one of several pieces on threads goes on by itself.
     """
-    if _on_thread.get():
+    if on_thread.get():
         yield from map(work, items)
         return
     waiting: deque[Future] = deque()
@@ -102,9 +101,8 @@ def carried(work: Callable[[T], Any]) -> Callable[[T], Any]:
     values = {name: getattr(jax.config, f"jax_{name}") for name in _SETTINGS}
 
     def run(item: T) -> Any:
-        _on_thread.set(True)
+        on_thread.set(True)
         with ExitStack() as stack:
-            stack.enter_context(silent())
             for name, value in values.items():
                 stack.enter_context(getattr(jax, name)(value))
             return work(item)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import TypeVar
@@ -14,17 +13,7 @@ from rich.progress import Progress
 
 T = TypeVar("T")
 PATIENCE = 3.0  # seconds
-_silent = ContextVar("silent", default=False)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """No bars inside: for work that already stands under one."""
-    token = _silent.set(True)
-    try:
-        yield
-    finally:
-        _silent.reset(token)
+on_thread = ContextVar("on thread", default=False)  # one of several pieces, under a bar of theirs
 
 
 def drawable() -> bool:
@@ -38,7 +27,7 @@ def track(steps: Sequence[T], description: str) -> Iterator[T]:
     Nothing is written to a file or a pipe, where a bar that goes away leaves empty lines.
     """
     console = get_console()
-    seen = (console.is_terminal or console.is_jupyter) and drawable() and not _silent.get()
+    seen = (console.is_terminal or console.is_jupyter) and drawable() and not on_thread.get()
     bar = Progress(transient=True, disable=not seen)
     task = bar.add_task(description, total=len(steps))
     begin = time.monotonic()

@@ -54,12 +54,12 @@ class Subject:
         else:
             self.method = resolve(method, model)
             self.name = self.method.name
-        self.chunk = len(images)
+        by_rules = isinstance(self.method, Method)
+        self.chunk = min(len(images), chunk or len(images)) if by_rules else len(images)
         try:
             self.reading: Reading = self._read(target)
-            if isinstance(self.method, Method):
-                self.chunk = min(self.chunk, chunk or self._fitting())
-            if self.chunk < len(images):
+            if by_rules and chunk is None and self._fitting() < self.chunk:
+                self.chunk = self._fitting()
                 self.reading = self._read(target)
         except ValueError as error:
             if _is_single(model, images):
@@ -73,7 +73,7 @@ class Subject:
         checks.check_target(target, shape)
         self.classes = shape[1]
         at = target
-        if target is None or not isinstance(self.method, Method):  # a chain looks at its own logits
+        if target is None or not by_rules:  # a chain looks at its own logits
             logits = self.logits()
             checks.check_finite([logits], [_LOGITS])
             at = logits.argmax(-1) if target is None else target
@@ -93,7 +93,7 @@ class Subject:
         """How many images keep the largest layer's values within the limit."""
         program = self.reading.graph.program
         largest = max(prod(program.shape(value)) for value in program.active)
-        return max(1, _BYTES * len(self.images) // (4 * largest))
+        return max(1, _BYTES * self.chunk // (4 * largest))
 
     def logits(self, images: Any = None) -> np.ndarray:
         """The model's output (N, classes), for other images of the same shape if given."""
