@@ -11,6 +11,7 @@ from jax.interpreters import ad
 ClosedJaxpr = core.ClosedJaxpr
 Jaxpr = core.Jaxpr
 Literal = core.Literal
+Var = core.Var
 jaxpr_as_fun = core.jaxpr_as_fun
 
 # Evaluates at once, also inside jit and vmap; `ensure_compile_time_eval` leaves vmap's trace on.

@@ -12,10 +12,24 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import Graph, Layer, Linear, Op, bare, is_inexact, make_op, run, tupled
+from .graph import (
+    Eqn,
+    Graph,
+    Layer,
+    Linear,
+    Op,
+    bare,
+    bare_product,
+    evaluate,
+    is_inexact,
+    make_op,
+    run,
+    tupled,
+)
 from .method import Method
 from .reading import Reading, below, environment, read
 from .rules import Rule
+from .rules.linear import takes_apart
 from .rules.rule import negative, positive
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
@@ -148,6 +162,35 @@ class Chain:
         return {v: self.read_out(v, r) for v, r in travelling.items()}
 
 
+def values_for(
+    graph: Graph,
+    method: Method,
+    consts: Sequence[Any],
+    leaves: Sequence[Any],
+    layers: Sequence[Layer],
+) -> dict[int, Any]:
+    """`environment` for a chain over these layers: with a product less where its rules sum the
+    contributions of each sign. W x is W+ x + W- x there, as exact (its terms are the same), of
+    which XLA computes each once though the rule asks for it again."""
+    program = graph.program
+    products = [
+        bare_product(program, layer)
+        for layer in layers
+        if layer.non_negative and (rule := method.rule_for(layer)) and takes_apart(rule)
+    ]
+    apart = {eqn.outputs for eqn in products if eqn is not None}
+
+    def by_sign(eqn: Eqn, inputs: Sequence[Any]) -> Sequence[Any]:
+        if eqn.outputs not in apart:
+            return evaluate(eqn, inputs)
+        of = lambda sign: [
+            x if v in program.active else sign(x) for v, x in zip(eqn.inputs, inputs, strict=True)
+        ]
+        return [evaluate(eqn, of(positive))[0] + evaluate(eqn, of(negative))[0]]
+
+    return environment(graph, consts, leaves, by_sign)
+
+
 def chain(
     graph: Graph, method: Method, env: dict[int, Any], layers: Sequence[Layer]
 ) -> Callable[[Relevance], Relevance]:
@@ -240,18 +283,20 @@ def relevance_from(
     graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], seed: jax.Array
 ) -> list[jax.Array]:
     """The relevance of each input for `seed` (N, classes), times the logits if the method says."""
-    env = environment(graph, consts, leaves)
+    env = values_for(graph, method, consts, leaves, below(graph, None))
     return _from_output(graph, method, env, seed)
 
 
-@partial(jax.jit, static_argnums=0)
-def explain(
+def explained(
     graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The logits (N, classes) and the relevance of each input for the target."""
-    env = environment(graph, consts, leaves)
+    env = values_for(graph, method, consts, leaves, below(graph, None))
     logits = env[graph.program.outputs[0]]
     return logits, _from_output(graph, method, env, one_hot(target, logits))
+
+
+explain = jax.jit(explained, static_argnums=0)
 
 
 def _from_output(graph, method, env, seed) -> list[jax.Array]:

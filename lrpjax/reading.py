@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import Graph, Layer, run, single, trace
+from .graph import Graph, Layer, evaluate, run, single, trace
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,19 @@ def read(model: Callable, x: Any, *, fold: bool) -> Reading:
     return Reading(Graph(program, paths, fold=fold), consts, leaves, x_tree, out_tree)
 
 
-def environment(graph: Graph, consts: Sequence[Any], leaves: Sequence[Any]) -> dict[int, Any]:
-    """Every value of the program by number, half precision and integer inputs as float32."""
+def environment(
+    graph: Graph, consts: Sequence[Any], leaves: Sequence[Any], by: Callable = evaluate
+) -> dict[int, Any]:
+    """Every value of the program by number, half precision and integer inputs as float32.
+
+    by: how each equation is evaluated, as by `graph.evaluate`.
+    """
     program = graph.program
     numbers = [as_number(leaf) for leaf in leaves]
     env = {v: jnp.asarray(value, single(value.dtype)) for v, value in program.literals.items()}
     env |= {v: as_single(c) for v, c in zip(program.consts, consts, strict=True)}
     env |= dict(zip(program.inputs, numbers, strict=True))
-    return run(program.eqns, env)
+    return run(program.eqns, env, by)
 
 
 def as_single(value: Any) -> Any:

@@ -14,8 +14,7 @@ from . import checks
 from ._compat import ClosedJaxpr, jaxpr_as_fun
 from .graph import Graph, Layer
 from .method import Method
-from .propagate import Relevance, chain
-from .reading import environment
+from .propagate import Relevance, chain, values_for
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ def forward(
     """The model's outputs, and for each piece the map from a list of relevance at its injected
     values to the list of relevance at those it reads (zeros where none arrives)."""
     program = graph.program
-    env = environment(graph, consts, leaves)
+    passed = [graph.by_name[name] for name in {name for p in pieces for name in p.layers}]
+    env = values_for(graph, method, consts, leaves, passed)
     outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
     return outputs, [_replay(graph, method, env, piece) for piece in pieces]
 

@@ -51,3 +51,17 @@ def test_a_length_that_does_not_divide_is_not_split(splits, getkey):
     out, pull = lrp.vjp(lambda x: jnp.maximum(x, 0) @ w, x, "lrp-zplus")
     assert set(splits) == {1}
     np.testing.assert_allclose(pull(out).sum(), out.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lrp-zplus", "lrp-alpha2-beta1", "lrp-wsquare"])
+def test_no_pass_writes_a_second_copy_of_the_matrix(method, monkeypatch, getkey):
+    """Neither does the way back, for which JAX would store what it makes of each block."""
+    monkeypatch.setattr(blocks, "BLOCK", 2**12)
+    w = jax.random.normal(getkey(), (1024, 64))
+    x, r = jax.random.normal(getkey(), (2, 1024)), jax.random.normal(getkey(), (2, 64))
+
+    def relevance(w, x, r):
+        return lrp.vjp(lambda x: jnp.maximum(x, 0) @ w, x, method)[1](r)
+
+    memory = jax.jit(relevance).lower(w, x, r).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < w.nbytes / 2

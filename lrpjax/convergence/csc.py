@@ -27,8 +27,8 @@ from ..graph import Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
-from ..propagate import chain, reached
-from ..reading import Reading, below, environment, output_layer, read, values_at
+from ..propagate import chain, reached, values_for
+from ..reading import Reading, below, output_layer, read, values_at
 
 Scope = Literal["location", "map"]
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
@@ -182,7 +182,7 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnums=(0, 2, 3, 4))
 def _measure(graph, method, start, names, sizes, consts, images, keys):
     vectors, at_once, over = sizes
-    env = environment(graph, consts, [images])
+    env = values_for(graph, method, consts, [images], below(graph, start))
     propagate = chain(graph, method, env, below(graph, start))
     seed = checks.find_layer(graph, start).outputs[0]
     values = values_at(graph, start, names)

@@ -8,6 +8,7 @@ from .layers import Layer as Layer
 from .ops import Linear as Linear
 from .ops import Op as Op
 from .ops import bare as bare
+from .ops import bare_product as bare_product
 from .ops import factor as factor
 from .ops import make_linear as make_linear
 from .ops import make_op as make_op
@@ -17,6 +18,8 @@ from .patches import grid as grid
 from .patches import neuron_sums as neuron_sums
 from .patches import on_grid as on_grid
 from .patches import patch_sums as patch_sums
+from .program import Eqn as Eqn
+from .program import evaluate as evaluate
 from .program import is_inexact as is_inexact
 from .program import run as run
 from .program import single as single

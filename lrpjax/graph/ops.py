@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .activations import PRELU
-from .blocks import Entry, of_each_entry
+from .blocks import Entry, in_one_block, of_each_entry
 from .convolutions import cheap_form
 from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
@@ -192,6 +192,23 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     if form is not None:
         cheap = lambda x, weights: from_core(form(to_core(x), weights))
     return Linear(layer, rearranged, w, b, x_like, parts, cheap)
+
+
+def bare_product(program: Program, layer: Layer) -> Eqn | None:
+    """The convolution or product of a layer that reads the layer's own input and weights at once;
+    None if a factor is folded into them, or if the weights are taken block by block."""
+    affine = layer.detail
+    if layer.kind not in LINEAR or affine.core is None:
+        return None
+    core, (core_in,) = affine.core, program.active_inputs(affine.core)
+    side = 1 if core.inputs[0] == core_in else 0
+    scaled = any(eqn.name in STEPS for eqn in affine.pre) or any(
+        changes_scale(program, eqn) for eqn in affine.post
+    )
+    weighs = core.name in ("conv_general_dilated", "dot_general")
+    if scaled or not weighs or not in_one_block(core, side, program.avals[core.inputs[side]]):
+        return None
+    return core
 
 
 def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:

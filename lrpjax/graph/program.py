@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -212,10 +212,10 @@ def evaluate(eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
     return outs if eqn.primitive.multiple_results else [outs]
 
 
-def run(eqns: Sequence[Eqn], env: dict[int, Any]) -> dict[int, Any]:
-    """Evaluates the equations in order, from and into a copy of `env`."""
+def run(eqns: Sequence[Eqn], env: dict[int, Any], by: Callable = evaluate) -> dict[int, Any]:
+    """Evaluates the equations in order, from and into a copy of `env`. by: how each is."""
     env = dict(env)
     for eqn in eqns:
-        outs = evaluate(eqn, [env[v] for v in eqn.inputs])
+        outs = by(eqn, [env[v] for v in eqn.inputs])
         env.update(zip(eqn.outputs, outs, strict=True))
     return env

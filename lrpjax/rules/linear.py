@@ -122,6 +122,12 @@ def negated(op: Linear, x: jax.Array, z: jax.Array, *, of: Rule) -> Pull:
     return of(replace(op, w=-op.w, b=b), x, -z)
 
 
+def takes_apart(rule: Rule) -> bool:
+    """Whether a rule sums the positive and the negative contributions of a layer, each alone."""
+    both = rule.function is alpha_beta and dict(rule.parameters)["beta"] != 0
+    return both or rule.function is gamma
+
+
 def _per_channel(op: Linear, x: jax.Array, bound: Bound) -> jax.Array:
     """A bound as an array that broadcasts to x, its channels on x's channel axis."""
     values = jnp.asarray(bound, x.dtype)

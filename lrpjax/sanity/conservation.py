@@ -12,6 +12,7 @@ from .._results import key_text
 from ..method import Method
 from ..methods import Explainer
 from .result import Sanity, summary
+from .states import States
 from .subject import Function, Subject
 
 
@@ -33,7 +34,8 @@ def conservation(
     a method conserves says nothing about whether its map is right. The options are those of `mprt`.
     """
     subject = Subject(model, images, method, target=target, chunk=chunk)
-    sums = subject.maps().reshape(len(images), -1).sum(1, dtype=np.float64)
+    (maps,) = States(subject).all([({}, None)])
+    sums = maps.reshape(len(images), -1).sum(1, dtype=np.float64)
     logits = subject.logits()
     without = subject.logits(np.full_like(images[:1], baseline))[0]
     pick = np.arange(len(images)), subject.target

@@ -13,6 +13,7 @@ from .. import checks
 from ..methods import Explainer
 from .parameters import Order, parameters, randomised, stops
 from .similarity import colour_of
+from .states import TARGET, States
 from .subject import Function, Subject
 
 _PERCENTILES = (0.5, 99.5)
@@ -52,9 +53,8 @@ def cascade(
     steps = stops(found, order, layers)
     like, first = subject.images[: subject.chunk], jax.random.fold_in(key, 0)
     random = randomised(subject.reading, found, first, randomiser=randomiser, init=init, like=like)
-    changes = ({}, *(random(step.randomised) for step in steps))
-    seen = lambda changed: subject.pictures(colour, changed=changed)
-    maps = list(subject.each(seen, changes))
+    states = States(subject, colour, swaps=[step.randomised for step in steps])
+    maps = states.all([({}, None), *((random(step.randomised), None) for step in steps)])
     return Cascade(subject.name, ["trained", *(step.layer for step in steps)], np.stack(maps))
 
 
@@ -94,9 +94,10 @@ def two_classes(
         raise ValueError("The two-class experiment needs a third class, this model has only two.")
     third = int(jax.random.choice(key, np.array(others)))
     colour = colour_of(colour, subject.method)
-    at = lambda c: subject.pictures(colour, target=np.full(len(images), c))
     shown = (*classes, third)
-    maps = np.stack(list(subject.each(at, shown)), 1)
+    states = States(subject, colour, swaps=[{TARGET}])
+    asked: Any = [({}, None), *(({}, np.full(len(images), c)) for c in shown[1:])]
+    maps = np.stack(states.all(asked), 1)
     apart = [np.abs(np.abs(_scaled(a)) - np.abs(_scaled(b))).mean() for a, b, _ in maps]
     return TwoClasses(subject.name, shown, maps, np.array(apart))
 

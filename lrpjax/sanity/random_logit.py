@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from .._results import key_text
 from ..methods import Explainer
 from .result import Sanity, summary
 from .similarity import colour_of, measures
+from .states import TARGET, States
 from .subject import Function, Subject
 
 
@@ -46,13 +48,15 @@ def random_logit(
         )
     others = other_classes(key, subject.target, subject.classes, classes)
 
-    seen = lambda at: subject.pictures(colour, multiplier, target=at)
-    found_maps = subject.each(seen, (subject.target, *others.T))
-    own = next(found_maps)
-    scores = [
-        [measure(own, maps) for measure in compared.values()]
-        for _, maps in zip(track(range(classes), subject.name), found_maps, strict=True)
-    ]
+    states = States(subject, colour, multiplier, swaps=[{TARGET}])
+    work = list(product(states.chunks, range(-1, classes)))
+    asked: Any = ((chunk, {}, None if k < 0 else others[chunk, k]) for chunk, k in work)
+    scores = np.zeros((classes, len(compared), len(images)))
+    for (chunk, k), maps in zip(track(work, subject.name), states.each(asked), strict=True):
+        if k < 0:
+            own = maps
+        else:
+            scores[k, :, chunk] = [measure(own, maps) for measure in compared.values()]
     head = {"check": "random-logit", "method": subject.name}
     rows = [
         {**head, "similarity": name, **summed}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from ..reading import as_number
 from .parameters import Order, Stop, parameters, randomised, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
+from .states import States
 from .subject import Function, Subject, function_name
 
 STATISTICS = (
@@ -75,11 +77,6 @@ def mprt(
     steps = stops(found, order, layers)
     drawn = _draws(subject, found, key, draws, randomiser, init)
 
-    def states() -> Iterator[dict[int, Any]]:
-        yield {}
-        for random in map(drawn, range(draws)):
-            yield from (random(step.randomised) for step in steps)
-
     size = sum(subject.reading.consts[i].size for i in set().union(*found.values()))
     head = {"check": "mprt", "method": subject.name, "order": order}
 
@@ -89,16 +86,24 @@ def mprt(
             own = {"layer": step.layer, "share": changed / size, "similarity": name}
             yield {**head, **own, **summed}
 
-    seen = lambda changed: subject.pictures(colour, multiplier, changed=changed)
-    found_maps = subject.each(seen, states())
-    trained = next(found_maps)
+    states = States(subject, colour, multiplier, swaps=[step.randomised for step in steps])
+    # The trained model first, then what is swapped most: what needs little of the first's values.
+    order_in_chunk = (-1, *reversed(range(len(steps))))
+    work = list(product(range(draws), states.chunks, order_in_chunk))
+
+    def asked() -> Iterator[tuple[slice, dict[int, Any], None]]:
+        for d in range(draws):
+            random = drawn(d)
+            for chunk, s in product(states.chunks, order_in_chunk):
+                yield chunk, {} if s < 0 else random(steps[s].randomised), None
+
     scores = np.zeros((len(steps), len(compared), draws, len(images)))
-    rows: list[dict[str, Any]] = []
-    work = [(d, s) for d in range(draws) for s in range(len(steps))]
-    for (d, s), maps in zip(track(work, subject.name), found_maps, strict=True):
-        scores[s, :, d] = [measure(trained, maps) for measure in compared.values()]
-        if d == draws - 1:
-            rows += rows_of(steps[s], scores[s])
+    for (d, chunk, s), maps in zip(track(work, subject.name), states.each(asked()), strict=True):
+        if s < 0:
+            trained = maps
+        else:
+            scores[s, :, d, chunk] = [measure(trained, maps) for measure in compared.values()]
+    rows = [row for s, step in enumerate(steps) for row in rows_of(step, scores[s])]
     settings = _settings(subject, key, randomiser, init, draws, colour)
     return Sanity({**settings, "order": order, "multiplier": multiplier}, rows)
 
@@ -173,9 +178,9 @@ def efficient_mprt(
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
     drawn = _draws(subject, found, key, draws, randomiser, init)
-    seen = lambda changed: _entropies(subject.pictures(colour, changed=changed), bins)
-    before = seen(None)
-    everything = set().union(*found.values())
+    states, everything = States(subject, colour), set().union(*found.values())
+    seen = lambda consts: _entropies(states.all([(consts, None)])[0], bins)
+    before = seen({})
     after = [seen(drawn(d)(everything)) for d in track(range(draws), subject.name)]
     rise = np.mean([(h - before) / before for h in after], 0)
     (summed,) = summary(rise[None], key)

@@ -1,14 +1,11 @@
-"""What is tested: a method's maps of some images, as a function of the parameters and the class."""
+"""What is tested: a method's maps of some images by a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from math import prod
+from collections.abc import Callable
+from math import ceil, prod
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import _jobs, checks
@@ -16,23 +13,22 @@ from ..estimators.estimator import Estimator, innermost
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import Explainer, resolve
-from ..propagate import explain, logits_of, read_for_target
+from ..propagate import logits_of, read_for_target
 from ..reading import Reading, read
-from .parameters import with_constants
-from .similarity import multiplied, reduced
 
 _BYTES = 64 * 2**20  # of the largest layer's values in a chunk: two may be at work at once
-_LOGITS = "the model's output"
+_ENOUGH = 32  # images: with fewer a chunk's products lose speed
+LOGITS = "the model's output"
 Function = Callable[[Callable, Any, Any], Any]  # (model, x, target) to a map of x's shape
 
 
 class Subject:
-    """A method and a model at a batch of images; its constants are swapped and not compiled again.
+    """A method and a model at a batch of images, read and checked.
 
     method: what `lrpjax.attribute` takes, or a function (model, x, target) to a map of x's shape.
     target: a class, N classes, or None for the prediction of the model as it is given: it stays the
     explained class when parameters change. chunk: how many images are explained at once by a chain
-    of rules (default: as many as keep the largest layer within 64 MiB).
+    of rules (default: equal chunks that keep the largest layer within 64 MiB).
     """
 
     def __init__(
@@ -75,7 +71,7 @@ class Subject:
         at = target
         if target is None or not by_rules:  # a chain looks at its own logits
             logits = self.logits()
-            checks.check_finite([logits], [_LOGITS])
+            checks.check_finite([logits], [LOGITS])
             at = logits.argmax(-1) if target is None else target
         self.target: np.ndarray = np.broadcast_to(np.asarray(at), len(images))
 
@@ -90,84 +86,28 @@ class Subject:
         return read_for_target(self.model, self.images[: self.chunk], rules, first)
 
     def _fitting(self) -> int:
-        """How many images keep the largest layer's values within the limit."""
-        program = self.reading.graph.program
+        """How many images keep the largest layer's values within the limit: in equal chunks, and
+        in two, which work side by side, where they are large enough."""
+        program, count = self.reading.graph.program, len(self.images)
         largest = max(prod(program.shape(value)) for value in program.active)
-        return max(1, _BYTES * self.chunk // (4 * largest))
+        fits = max(1, _BYTES * self.chunk // (4 * largest))
+        return ceil(count / max(ceil(count / fits), min(_jobs.THREADS, count // _ENOUGH)))
 
     def logits(self, images: Any = None) -> np.ndarray:
         """The model's output (N, classes), for other images of the same shape if given."""
         images = self.images if images is None else images
-        graph, consts = self.reading.graph, self.reading.consts
-        run = lambda index: (logits_of(graph, consts, [images[index]]),)
-        return self._in_chunks(run, len(images))[0]
-
-    def _in_chunks(self, run: Callable[[np.ndarray], tuple], count: int) -> list[np.ndarray]:
-        """The arrays that `run` gives for the images of a chunk, for all; the last is filled up."""
+        graph, consts, count = self.reading.graph, self.reading.consts, len(images)
         parts = [
-            [a[: count - i] for a in run(filled_up(i, self.chunk, count))]
+            logits_of(graph, consts, [images[filled_up(i, self.chunk, count)]])[: count - i]
             for i in range(0, count, self.chunk)
         ]
-        return [np.concatenate([np.asarray(a) for a in own]) for own in zip(*parts, strict=True)]
+        return np.concatenate([np.asarray(part) for part in parts])
 
     @property
     def channel(self) -> int | None:
         """The axis of the images' channels; None if they have no axes of space."""
         graph = self.reading.graph
         return graph.axes.feature[graph.program.inputs[0]] if self.images.ndim > 2 else None
-
-    def maps(self, changed: dict[int, Any] | None = None, target: Any = None) -> np.ndarray:
-        """The maps (N, ...), of the images' shape.
-
-        changed: other values for some of `reading.consts`, by place. target: other classes.
-        """
-        consts = list(self.reading.consts)
-        for place, value in (changed or {}).items():
-            consts[place] = value
-        at = self.target if target is None else target
-        found: Any
-        if isinstance(self.method, Method):
-            run = lambda index: self._explained(consts, index, at[index])
-            logits, found = self._in_chunks(run, len(self.images))
-            if not changed:
-                checks.check_finite([logits], [_LOGITS])
-        elif isinstance(self.method, Estimator):
-            (found,) = self.method.explain(replace(self.reading, consts=consts), at)
-        else:
-            model = with_constants(self.model, self.reading.graph, consts)
-            function = getattr(self.method, "attribute", self.method)
-            found = function(model, self.images, at)
-        maps = np.asarray(found)
-        if maps.shape != self.images.shape:
-            raise ValueError(
-                f"{self.name} gives a map of shape {maps.shape} for images of shape "
-                f"{self.images.shape}: it must have the images' shape."
-            )
-        return maps
-
-    def pictures(
-        self,
-        colour: str,
-        multiplier: str | None = None,
-        *,
-        changed: dict[int, Any] | None = None,
-        target: Any = None,
-    ) -> np.ndarray:
-        """The maps as they are looked at: times the input, without colours."""
-        maps = multiplied(self.maps(changed, target), np.asarray(self.images), multiplier)
-        return reduced(maps, colour, self.channel)
-
-    def each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """work(item) of each; a few at once, but for a function of the user's, one by one."""
-        return (_jobs.each if isinstance(self.method, Explainer) else map)(work, items)
-
-    def _explained(
-        self, consts: Sequence[Any], index: np.ndarray, target: np.ndarray
-    ) -> tuple[jax.Array, jax.Array]:
-        """The logits and the maps of some images."""
-        x, graph = jnp.asarray(self.images[index]), self.reading.graph
-        logits, (found,) = explain(graph, self.method, consts, [x], jnp.asarray(target))
-        return logits, found
 
 
 def function_name(function: Callable) -> str:

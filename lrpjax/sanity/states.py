@@ -1,0 +1,157 @@
+"""The maps of a subject in states of the model: with other parameters, or for other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import _jobs, checks
+from ..estimators.estimator import Estimator
+from ..graph import Graph
+from ..layer_statistics import filled_up
+from ..method import Method
+from ..methods import Explainer
+from ..propagate import explained
+from .incremental import Incremental
+from .parameters import with_constants
+from .similarity import multiplied, reduced
+from .subject import LOGITS, Subject
+
+TARGET = -1  # the classes, among the places that a swap may have
+
+
+class States:
+    """`states(chunk, consts, target)`: some images' maps as they are looked at, on the host.
+
+    subject: what is tested. colour, multiplier: as in `lrpjax.sanity.mprt`. swaps: what will be
+    asked for: sets of places in `subject.reading.consts`, or of `TARGET`. Of a chain of rules only
+    what a swap reaches is computed: for the rest, two chunks' values are kept.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        colour: str = "none",
+        multiplier: str | None = None,
+        swaps: Sequence[Iterable[int]] = (),
+    ):
+        self.subject, self.colour, self.multiplier = subject, colour, multiplier
+        self.swaps = tuple(map(frozenset, swaps))
+        self.chunks = [
+            slice(i, min(i + subject.chunk, len(subject.images)))
+            for i in range(0, len(subject.images), subject.chunk)
+        ]
+        if isinstance(subject.method, Method):
+            arguments, tree = jax.tree.flatten(self._arguments(self.chunks[0], {}, None))
+            like = tuple(map(jax.typeof, arguments))
+            widest = jax.dtypes.canonicalize_dtype(np.float64)
+            self._parts = _in_parts(subject.reading.graph, tree, like, widest, self.swaps)
+        self._given: dict[int, Future] = {}
+        self._lock = Lock()
+
+    def each(self, asked: Iterable[tuple[slice, dict[int, Any], Any]]) -> Iterator[np.ndarray]:
+        """states(*asked) of each; two at once, but for a function of the user's, one by one."""
+        at_once = isinstance(self.subject.method, Explainer)
+        return (_jobs.each if at_once else map)(lambda ask: self(*ask), asked)
+
+    def all(self, asked: Iterable[tuple[dict[int, Any], Any]]) -> list[np.ndarray]:
+        """The maps of all images, in each of some states."""
+        states = list(asked)
+        found = self.each((chunk, *state) for chunk in self.chunks for state in states)
+        parts = [[next(found) for _ in states] for _ in self.chunks]
+        return [np.concatenate(own) for own in zip(*parts, strict=True)]
+
+    def __call__(
+        self, chunk: slice, consts: dict[int, Any] | None = None, target: Any = None
+    ) -> np.ndarray:
+        """consts: other values for some of `subject.reading.consts`, by place. target: the images'
+        other classes."""
+        subject, consts = self.subject, consts or {}
+        images = np.asarray(subject.images[chunk])
+        if isinstance(subject.method, Method):
+            found = self._propagated(chunk, consts, target)[: len(images)]
+        else:
+            found = self._explained(consts, subject.target[chunk] if target is None else target)
+        if found.shape != images.shape:
+            raise ValueError(
+                f"{subject.name} gives a map of shape {found.shape} for images of shape "
+                f"{images.shape}: it must have the images' shape."
+            )
+        return reduced(multiplied(found, images, self.multiplier), self.colour, subject.channel)
+
+    def _explained(self, consts: dict[int, Any], target: Any) -> np.ndarray:
+        """What an estimator, or a function of the user's, gives for all images."""
+        subject, reading = self.subject, self.subject.reading
+        values = [consts.get(place, value) for place, value in enumerate(reading.consts)]
+        method: Any = subject.method
+        if isinstance(method, Estimator):
+            return np.asarray(method.explain(replace(reading, consts=values), target)[0])
+        model = with_constants(subject.model, reading.graph, values)
+        return np.asarray(getattr(method, "attribute", method)(model, subject.images, target))
+
+    def _propagated(self, chunk: slice, consts: dict[int, Any], target: Any) -> np.ndarray:
+        """What a chain of rules gives; the last chunk is filled up."""
+        swap = frozenset(consts) | (frozenset() if target is None else {TARGET})
+        if not swap:
+            return np.asarray(self._as_given(chunk)[0])
+        arguments = jax.tree.leaves(self._arguments(chunk, consts, target))
+        given = self._given.get(chunk.start)
+        if swap in self.swaps and given and given.done():
+            found, _ = self._parts(arguments, given.result()[1], self.swaps.index(swap))
+        else:  # nothing is kept of these images, or not yet: rather than wait, compute it all
+            found, _ = self._parts(arguments)
+        return np.asarray(found[1])
+
+    def _as_given(self, chunk: slice) -> tuple[jax.Array, dict]:
+        """The maps of the model and the classes as they were given, and the values to keep."""
+        with self._lock:
+            first = chunk.start not in self._given
+            made = self._given.setdefault(chunk.start, Future())
+            if first and len(self._given) > 2:
+                del self._given[next(iter(self._given))]
+        if first:
+            try:
+                arguments = jax.tree.leaves(self._arguments(chunk, {}, None))
+                (logits, maps), kept = self._parts(arguments)
+                checks.check_finite([logits], [LOGITS])
+                made.set_result((maps, kept))
+            except BaseException as error:
+                made.set_exception(error)
+        return made.result()
+
+    def _arguments(self, chunk: slice, consts: dict[int, Any], target: Any) -> tuple:
+        """What the computation in parts takes, for the images of a chunk."""
+        subject, reading = self.subject, self.subject.reading
+        index = filled_up(chunk.start, subject.chunk, len(subject.images))
+        at = subject.target[index] if target is None else target[index - chunk.start]
+        values = [consts.get(place, value) for place, value in enumerate(reading.consts)]
+        return values, jnp.asarray(subject.images[index]), jnp.asarray(at), subject.method
+
+
+@lru_cache(maxsize=32)
+def _in_parts(
+    graph: Graph, tree: Any, like: tuple, widest: Any, swaps: tuple[frozenset[int], ...]
+) -> Incremental:
+    """The logits and maps as a function of constants, images, classes and a method's arrays.
+
+    It is kept for equal models, as what `jax.jit` compiles is. widest: the precision that JAX is
+    set to, on which what is traced depends.
+    """
+
+    def explain(*arguments):
+        consts, x, target, method = jax.tree.unflatten(tree, arguments)
+        logits, (maps,) = explained(graph, method, consts, [x], target)
+        return logits, maps
+
+    count = len(graph.program.consts)
+    places = {place: place for place in range(count)} | {TARGET: count + 1}
+    swapped = [frozenset(places[place] for place in swap) for swap in swaps]
+    return Incremental(jax.make_jaxpr(explain)(*like), (count, count + 1), swapped)
