@@ -26,13 +26,13 @@ OPERATIONS = (jnp.add, jnp.multiply, jnp.subtract, jnp.maximum, lambda a, b: jnp
 
 @st.composite
 def functions(draw):
-    """(function, number of arguments, places of data, swaps): a random graph of operations."""
+    """(function, number of arguments, places of data, groups): a random graph of operations."""
     count = draw(st.integers(2, 5))
     picks = st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, len(OPERATIONS) - 1))
     steps = draw(st.lists(picks, min_size=1, max_size=14))
     outputs = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3))
     places = st.frozensets(st.integers(0, count - 1), max_size=count)
-    data, swaps = draw(places), draw(st.lists(places, max_size=4))
+    data, groups = draw(places), draw(st.lists(places, max_size=4))
     literal = draw(st.booleans())
 
     def function(*arguments):
@@ -41,24 +41,25 @@ def functions(draw):
             values.append(OPERATIONS[operation](values[a % len(values)], values[b % len(values)]))
         return [values[i % len(values)] for i in outputs] + ([jnp.float64(2)] if literal else [])
 
-    return function, count, data, swaps
+    return function, count, data, groups
 
 
 @settings(deadline=None, max_examples=60)
-@given(functions(), st.integers(0, 2**31))
-def test_every_swap_gives_what_the_whole_function_gives(case, seed):
-    function, count, data, swaps = case
+@given(functions(), st.integers(0, 2**31), st.frozensets(st.integers(0, 3)))
+def test_every_swap_gives_what_the_whole_function_gives(case, seed, chosen):
+    function, count, data, groups = case
     rng = np.random.default_rng(seed)
     before, other = rng.normal(size=(2, count, 3))
     closed = jax.make_jaxpr(function)(*before)
-    parts = Incremental(closed, data, swaps)
+    parts = Incremental(closed, data, groups)
     whole = jax.jit(jaxpr_as_fun(closed))
     outputs, kept = parts(before)
     np.testing.assert_array_equal(np.stack(outputs[:1]), np.stack(whole(*before)[:1]))
-    for number, swap in enumerate(swaps):
-        swapped = [other[i] if i in swap else before[i] for i in range(count)]
-        for found, expected in zip(parts(swapped, kept, number)[0], whole(*swapped), strict=True):
-            np.testing.assert_array_equal(found, expected)
+    numbers = [number for number in chosen if number < len(groups)]
+    places = frozenset[int]().union(*(groups[number] for number in numbers))
+    swapped = [other[i] if i in places else before[i] for i in range(count)]
+    for found, expected in zip(parts(swapped, kept, numbers)[0], whole(*swapped), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def chain(x, a, b, c):
@@ -66,23 +67,23 @@ def chain(x, a, b, c):
 
 
 ARGUMENTS = [jax.random.normal(jax.random.key(i), (3, 3)) for i in range(4)]
-CASCADE = [frozenset({3}), frozenset({3, 2}), frozenset({3, 2, 1})]  # from the output
+LAYERS = [frozenset({place}) for place in (1, 2, 3)]
 
 
 def test_a_cascade_computes_what_lies_above_its_layer_and_no_more():
-    parts = Incremental(jax.make_jaxpr(chain)(*ARGUMENTS), {0}, CASCADE)
-    assert [part.reach for part in parts.parts] == [frozenset({2}), {1, 2}, {0, 1, 2}]
+    parts = Incremental(jax.make_jaxpr(chain)(*ARGUMENTS), {0}, LAYERS)
+    assert [part.reach for part in parts.parts] == [{0}, {0, 1}, {0, 1, 2}]
     counts = [_products(part.run.lower(*map(_like, part.reads))) for part in parts.parts]
     assert counts == [1, 1, 1]  # nothing is compiled twice
     _, kept = parts(ARGUMENTS)
-    for number, part in enumerate(parts.parts[::-1]):
-        own = {v for p in parts.parts if number in p.reach for v in p.writes}
-        assert set(part.writes) <= own
-        poisoned = {v: a if v not in own else a * jnp.nan for v, a in kept.items()}
-        assert np.isfinite(parts(ARGUMENTS, poisoned, number)[0][0]).all()  # made again
-        poisoned = {v: a if v in own else a * jnp.nan for v, a in kept.items()}
-        found = np.isfinite(parts(ARGUMENTS, poisoned, number)[0][0]).all()
-        assert found == (number == 2)  # of the others the kept values are read
+    for swapped in (0, 1, 2):
+        made = {v for part in parts.parts if swapped in part.reach for v in part.writes}
+        assert len(made) == 3 - swapped
+        poisoned = {v: a * jnp.nan if v in made else a for v, a in kept.items()}
+        assert np.isfinite(parts(ARGUMENTS, poisoned, [swapped])[0][0]).all()  # made again
+        poisoned = {v: a if v in made else a * jnp.nan for v, a in kept.items()}
+        found = np.isfinite(parts(ARGUMENTS, poisoned, [swapped])[0][0]).all()
+        assert found == (swapped == 0)  # of the others the kept values are read
 
 
 def test_what_depends_on_parameters_alone_is_not_kept():
@@ -120,7 +121,7 @@ def test_maps_of_all_states_are_those_of_a_model_with_these_parameters(method, o
     subject, found, drawn = case_of(method, chunk=chunk)
     swaps = [step.randomised for step in stops(found, order, None)]
     asked = [({place: drawn[place] for place in swap}, None) for swap in swaps]
-    kept = States(subject, swaps=swaps).all([({}, None), *asked])[1:]
+    kept = States(subject).all([({}, None), *asked])[1:]
     anew = States(subject).all(asked)
     for swapped, maps, again in zip(asked, kept, anew, strict=True):
         np.testing.assert_array_equal(maps, again)
@@ -133,18 +134,20 @@ def test_maps_of_all_states_are_those_of_a_model_with_these_parameters(method, o
 @METHODS
 def test_other_classes_keep_all_that_does_not_depend_on_the_class(method):
     subject, _, _ = case_of(method)
-    states = States(subject, swaps=[{TARGET}])
+    states = States(subject)
     other = (subject.target + 1) % subject.classes
     _, found = states.all([({}, None), ({}, other)])
     expected = lrp.attribute(subject.model, subject.images, method, target=other)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-    first, last = states._parts.parts
-    assert (first.reach, last.reach) == (frozenset(), {0})
-    consts, x, at, method = states._arguments(states.chunks[0], {}, None)
-    whole = propagate.explain.lower(subject.reading.graph, method, consts, [x], at)
-    counts = [_products(part.run.lower(*map(_like, part.reads))) for part in (first, last)]
-    assert sum(counts) == _products(whole)  # nothing is compiled twice
-    assert min(counts) >= 3  # the forward pass in the one, the way back in the other
+    target = len(states._groups) - 1
+    assert states._groups[target] == {TARGET}
+    consts, x, at, rules = states._arguments(states.chunks[0], {}, None)
+    whole = propagate.explain.lower(subject.reading.graph, rules, consts, [x], at)
+    counts = {True: 0, False: 0}
+    for part in states._parts.parts:
+        counts[target in part.reach] += _products(part.run.lower(*map(_like, part.reads)))
+    assert counts[True] + counts[False] == _products(whole)  # nothing is compiled twice
+    assert min(counts.values()) >= 3  # the forward pass is kept, the way back is not
 
 
 def _like(v):
@@ -159,7 +162,7 @@ def _products(lowered):
 def test_values_of_two_chunks_are_kept_at_most():
     subject, found, drawn = case_of("gradient", chunk=1)
     swap = frozenset(found["fc"])
-    states = States(subject, swaps=[swap])
+    states = States(subject)
     states.all([({}, None), ({place: drawn[place] for place in swap}, None)])
     assert list(states._given) == [2, 3]
     assert all(isinstance(made, Future) and made.done() for made in states._given.values())
@@ -173,7 +176,7 @@ def test_a_model_without_finite_logits_is_refused_and_not_waited_for():
         oracle.images(4) * 1e10, "gradient", target=0,
     )  # fmt: skip
     swap = frozenset(found["fc"])
-    states = States(infinite, swaps=[swap])
+    states = States(infinite)
     asked = [({}, None), ({place: drawn[place] for place in swap}, None)]
     for _ in range(2):
         with pytest.raises(ValueError, match="NaN or infinity in the model's output"):

@@ -13,7 +13,7 @@ from .._compat import ClosedJaxpr, Literal, Var, jaxpr_as_fun
 
 @dataclass(frozen=True)
 class Part:
-    """Equations that the same swaps (by number) reach, from the values of `reads` to `writes`."""
+    """Equations that swaps of the same groups reach, from the values of `reads` to `writes`."""
 
     reach: frozenset[int]
     reads: list[Var]
@@ -26,15 +26,15 @@ class Incremental:
 
     data: the places of the arguments on which kept values depend. What depends on the others alone
     (the positive part of some weights) is made again: it is as large as they are, and cheap.
-    swaps: for each, the places of the arguments that are not what they were.
+    groups: the places of arguments that are swapped together; others stay what they are.
     """
 
-    def __init__(self, closed: ClosedJaxpr, data: Iterable[int], swaps: Sequence[frozenset[int]]):
+    def __init__(self, closed: ClosedJaxpr, data: Iterable[int], groups: Sequence[frozenset[int]]):
         jaxpr, self.consts = closed.jaxpr, list(closed.consts)
         self.inputs, self.outputs = [*jaxpr.constvars, *jaxpr.invars], list(jaxpr.outvars)
         reach = dict.fromkeys(jaxpr.constvars, frozenset[int]())
         for place, var in enumerate(jaxpr.invars):
-            reach[var] = frozenset(i for i, swap in enumerate(swaps) if place in swap)
+            reach[var] = frozenset(i for i, group in enumerate(groups) if place in group)
         kept = {jaxpr.invars[place] for place in data}
         for eqn in jaxpr.eqns:
             read = _variables(eqn.invars)
@@ -59,16 +59,17 @@ class Incremental:
         self,
         arguments: Sequence[Any],
         kept: Mapping[Var, jax.Array] | None = None,
-        swap: int | None = None,
+        swapped: Iterable[int] = (),
     ) -> tuple[list[Any], dict[Var, jax.Array]]:
         """The outputs, and the values to keep.
 
-        kept: the values of a call whose arguments differ from these in those of swap number `swap`.
+        kept: the values of a call whose arguments differ from these in some groups alone, those
+        that are `swapped` (by number); without, all parts run.
         """
         values = dict(kept or {})
         values.update(zip(self.inputs, [*self.consts, *arguments], strict=True))
         for part in self.parts:
-            if swap is None or swap in part.reach:
+            if kept is None or not part.reach.isdisjoint(swapped):
                 found = part.run(*(values[v] for v in part.reads))
                 values.update(zip(part.writes, found, strict=True))
         outputs = [v.val if isinstance(v, Literal) else values[v] for v in self.outputs]

@@ -32,6 +32,19 @@ def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
     A layer is named as in `lrpjax.plan`; BatchNorm belongs to the product that it is folded into.
     Raises ValueError if none of the model's parameters can be reached.
     """
+    found = by_layer(reading)
+    if not found:
+        raise ValueError(
+            "None of the model's parameters can be reached, so none can be randomised: pass the "
+            "module itself, or a function that takes them as an argument, "
+            "jax.tree_util.Partial(function, parameters); arrays of numpy in a closure have no "
+            "name."
+        )
+    return found
+
+
+def by_layer(reading: Reading) -> dict[str, tuple[int, ...]]:
+    """As `parameters`; empty if none can be reached."""
     graph = reading.graph
     place = {number: i for i, number in enumerate(graph.program.consts)}
     found = {}
@@ -40,13 +53,6 @@ def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
         own = {i for i in own if is_inexact(reading.consts[i])}
         if own:
             found[layer.name] = tuple(sorted(own))
-    if not found:
-        raise ValueError(
-            "None of the model's parameters can be reached, so none can be randomised: pass the "
-            "module itself, or a function that takes them as an argument, "
-            "jax.tree_util.Partial(function, parameters); arrays of numpy in a closure have no "
-            "name."
-        )
     return found
 
 

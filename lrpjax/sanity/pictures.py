@@ -13,7 +13,7 @@ from .. import checks
 from ..methods import Explainer
 from .parameters import Order, parameters, randomised, stops
 from .similarity import colour_of
-from .states import TARGET, States
+from .states import States
 from .subject import Function, Subject
 
 _PERCENTILES = (0.5, 99.5)
@@ -53,7 +53,7 @@ def cascade(
     steps = stops(found, order, layers)
     like, first = subject.images[: subject.chunk], jax.random.fold_in(key, 0)
     random = randomised(subject.reading, found, first, randomiser=randomiser, init=init, like=like)
-    states = States(subject, colour, swaps=[step.randomised for step in steps])
+    states = States(subject, colour)
     maps = states.all([({}, None), *((random(step.randomised), None) for step in steps)])
     return Cascade(subject.name, ["trained", *(step.layer for step in steps)], np.stack(maps))
 
@@ -95,7 +95,7 @@ def two_classes(
     third = int(jax.random.choice(key, np.array(others)))
     colour = colour_of(colour, subject.method)
     shown = (*classes, third)
-    states = States(subject, colour, swaps=[{TARGET}])
+    states = States(subject, colour)
     asked: Any = [({}, None), *(({}, np.full(len(images), c)) for c in shown[1:])]
     maps = np.stack(states.all(asked), 1)
     apart = [np.abs(np.abs(_scaled(a)) - np.abs(_scaled(b))).mean() for a, b, _ in maps]

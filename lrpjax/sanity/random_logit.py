@@ -15,7 +15,7 @@ from .._results import key_text
 from ..methods import Explainer
 from .result import Sanity, summary
 from .similarity import colour_of, measures
-from .states import TARGET, States
+from .states import States
 from .subject import Function, Subject
 
 
@@ -48,7 +48,7 @@ def random_logit(
         )
     others = other_classes(key, subject.target, subject.classes, classes)
 
-    states = States(subject, colour, multiplier, swaps=[{TARGET}])
+    states = States(subject, colour, multiplier)
     work = list(product(states.chunks, range(-1, classes)))
     asked: Any = ((chunk, {}, None if k < 0 else others[chunk, k]) for chunk, k in work)
     scores = np.zeros((classes, len(compared), len(images)))

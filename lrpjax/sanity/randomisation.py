@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import product
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -65,8 +66,9 @@ def mprt(
 
     The settings say how many numbers of the model could not be reached (arrays of numpy in a
     closure, say) and stay as they are. What is compiled takes parameters as arguments: once for all
-    layers and draws. The same key gives the same result whatever the chunk. PatternNet's patterns
-    are no parameters: they stay.
+    layers and draws. Of a chain of rules, what new parameters do not reach (the forward pass below
+    them) is kept. The same key gives the same result whatever the chunk. PatternNet's patterns are
+    no parameters: they stay.
     Raises ValueError for a model whose parameters cannot be reached, unknown names, and as
     `lrpjax.attribute` does.
     """
@@ -86,23 +88,28 @@ def mprt(
             own = {"layer": step.layer, "share": changed / size, "similarity": name}
             yield {**head, **own, **summed}
 
-    states = States(subject, colour, multiplier, swaps=[step.randomised for step in steps])
-    # The trained model first, then what is swapped most: what needs little of the first's values.
-    order_in_chunk = (-1, *reversed(range(len(steps))))
-    work = list(product(range(draws), states.chunks, order_in_chunk))
+    states = States(subject, colour, multiplier)
+    # The model as given first, then what least of its values helps.
+    work = [
+        (d, some, s)
+        for d in range(draws)
+        for some in states.chunks
+        for s in (-1, *reversed(range(len(steps))))
+        if s >= 0 or d == 0 or len(states.chunks) > 1
+    ]
 
     def asked() -> Iterator[tuple[slice, dict[int, Any], None]]:
-        for d in range(draws):
+        for d, own in groupby(work, itemgetter(0)):
             random = drawn(d)
-            for chunk, s in product(states.chunks, order_in_chunk):
-                yield chunk, {} if s < 0 else random(steps[s].randomised), None
+            for _, some, s in own:
+                yield some, {} if s < 0 else random(steps[s].randomised), None
 
     scores = np.zeros((len(steps), len(compared), draws, len(images)))
-    for (d, chunk, s), maps in zip(track(work, subject.name), states.each(asked()), strict=True):
+    for (d, some, s), maps in zip(track(work, subject.name), states.each(asked()), strict=True):
         if s < 0:
             trained = maps
         else:
-            scores[s, :, d, chunk] = [measure(trained, maps) for measure in compared.values()]
+            scores[s, :, d, some] = [measure(trained, maps) for measure in compared.values()]
     rows = [row for s, step in enumerate(steps) for row in rows_of(step, scores[s])]
     settings = _settings(subject, key, randomiser, init, draws, colour)
     return Sanity({**settings, "order": order, "multiplier": multiplier}, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import lru_cache
@@ -21,19 +21,19 @@ from ..method import Method
 from ..methods import Explainer
 from ..propagate import explained
 from .incremental import Incremental
-from .parameters import with_constants
+from .parameters import by_layer, with_constants
 from .similarity import multiplied, reduced
 from .subject import LOGITS, Subject
 
-TARGET = -1  # the classes, among the places that a swap may have
+TARGET = -1  # the place of the classes among those of the parameters
 
 
 class States:
     """`states(chunk, consts, target)`: some images' maps as they are looked at, on the host.
 
-    subject: what is tested. colour, multiplier: as in `lrpjax.sanity.mprt`. swaps: what will be
-    asked for: sets of places in `subject.reading.consts`, or of `TARGET`. Of a chain of rules only
-    what a swap reaches is computed: for the rest, two chunks' values are kept.
+    subject: what is tested. colour, multiplier: as in `lrpjax.sanity.mprt`. Of a chain of rules
+    only what other parameters or classes reach is computed anew: the values of the model as given
+    are kept, of two chunks.
     """
 
     def __init__(
@@ -41,10 +41,8 @@ class States:
         subject: Subject,
         colour: str = "none",
         multiplier: str | None = None,
-        swaps: Sequence[Iterable[int]] = (),
     ):
         self.subject, self.colour, self.multiplier = subject, colour, multiplier
-        self.swaps = tuple(map(frozenset, swaps))
         self.chunks = [
             slice(i, min(i + subject.chunk, len(subject.images)))
             for i in range(0, len(subject.images), subject.chunk)
@@ -53,7 +51,11 @@ class States:
             arguments, tree = jax.tree.flatten(self._arguments(self.chunks[0], {}, None))
             like = tuple(map(jax.typeof, arguments))
             widest = jax.dtypes.canonicalize_dtype(np.float64)
-            self._parts = _in_parts(subject.reading.graph, tree, like, widest, self.swaps)
+            self._groups = (
+                *map(frozenset, by_layer(subject.reading).values()),
+                frozenset({TARGET}),
+            )
+            self._parts = _in_parts(subject.reading.graph, tree, like, widest, self._groups)
         self._given: dict[int, Future] = {}
         self._lock = Lock()
 
@@ -99,13 +101,14 @@ class States:
 
     def _propagated(self, chunk: slice, consts: dict[int, Any], target: Any) -> np.ndarray:
         """What a chain of rules gives; the last chunk is filled up."""
-        swap = frozenset(consts) | (frozenset() if target is None else {TARGET})
+        swap = {*consts} | (set() if target is None else {TARGET})
         if not swap:
             return np.asarray(self._as_given(chunk)[0])
         arguments = jax.tree.leaves(self._arguments(chunk, consts, target))
         given = self._given.get(chunk.start)
-        if swap in self.swaps and given and given.done():
-            found, _ = self._parts(arguments, given.result()[1], self.swaps.index(swap))
+        if given and given.done():
+            swapped = [i for i, group in enumerate(self._groups) if not group.isdisjoint(swap)]
+            found, _ = self._parts(arguments, given.result()[1], swapped)
         else:  # nothing is kept of these images, or not yet: rather than wait, compute it all
             found, _ = self._parts(arguments)
         return np.asarray(found[1])
@@ -138,7 +141,7 @@ class States:
 
 @lru_cache(maxsize=32)
 def _in_parts(
-    graph: Graph, tree: Any, like: tuple, widest: Any, swaps: tuple[frozenset[int], ...]
+    graph: Graph, tree: Any, like: tuple, widest: Any, groups: tuple[frozenset[int], ...]
 ) -> Incremental:
     """The logits and maps as a function of constants, images, classes and a method's arrays.
 
@@ -151,7 +154,8 @@ def _in_parts(
         logits, (maps,) = explained(graph, method, consts, [x], target)
         return logits, maps
 
-    count = len(graph.program.consts)
-    places = {place: place for place in range(count)} | {TARGET: count + 1}
-    swapped = [frozenset(places[place] for place in swap) for swap in swaps]
-    return Incremental(jax.make_jaxpr(explain)(*like), (count, count + 1), swapped)
+    # A forward pass at a baseline costs what one at the images does.
+    _, x, target, method = jax.tree.unflatten(tree, range(len(like)))
+    data = {x, target, *jax.tree.leaves(method.baseline)}
+    places = [group if TARGET not in group else frozenset({target}) for group in groups]
+    return Incremental(jax.make_jaxpr(explain)(*like), data, places)
