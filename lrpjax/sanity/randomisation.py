@@ -20,6 +20,7 @@ from scipy.stats import entropy
 from .._progress import track
 from .._results import key_text
 from ..estimators import SmoothGrad
+from ..method import Method
 from ..methods import Explainer, resolve
 from ..reading import as_number
 from .parameters import Order, Stop, parameters, randomised, stops, unreached
@@ -89,12 +90,14 @@ def mprt(
             yield {**head, **own, **summed}
 
     states = States(subject, colour, multiplier)
-    # The model as given first, then what least of its values helps.
+    # Behind the model as given a chain starts with what has most to compute in any case: the values
+    # to keep are not ready yet.
+    in_turn = list(range(len(steps)))[:: -1 if isinstance(subject.method, Method) else 1]
     work = [
         (d, some, s)
         for d in range(draws)
         for some in states.chunks
-        for s in (-1, *reversed(range(len(steps))))
+        for s in (-1, *in_turn)
         if s >= 0 or d == 0 or len(states.chunks) > 1
     ]
 
