@@ -38,8 +38,9 @@ def forward(
     """The model's outputs, and for each piece the map from a list of relevance at its injected
     values to the list of relevance at those it reads (zeros where none arrives)."""
     program = graph.program
-    passed = [graph.by_name[name] for name in {name for p in pieces for name in p.layers}]
-    env = values_for(graph, method, consts, leaves, passed)
+    passed = {name for piece in pieces for name in piece.layers}
+    layers = [layer for layer in graph.layers if layer.name in passed]
+    env = values_for(graph, method, consts, leaves, layers)
     outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
     return outputs, [_replay(graph, method, env, piece) for piece in pieces]
 

@@ -18,7 +18,7 @@ BLOCK = 2**21  # entries: 8 MB of float32 stay in a processor's cache
 
 def in_one_block(core: Eqn, side: int, w: Any) -> bool:
     """Whether a product with weights like w (their shape counts) is computed at once."""
-    return core.name != "dot_general" or _blocks(core, side, w) == 1
+    return _blocks(core, side, w) == 1
 
 
 def of_each_entry(core: Eqn, side: int, x: jax.Array, w: jax.Array, entry: Entry) -> jax.Array:
@@ -27,9 +27,9 @@ def of_each_entry(core: Eqn, side: int, x: jax.Array, w: jax.Array, entry: Entry
     A matrix of more than a few million entries is read block by block along the axis that is
     summed over: writing entry(w) to memory costs more than all products with a few vectors.
     """
-    if in_one_block(core, side, w):
-        return evaluate(core, (x, entry(w)) if side == 1 else (entry(w), x))[0]
     blocks = _blocks(core, side, w)
+    if blocks == 1:
+        return evaluate(core, (x, entry(w)) if side == 1 else (entry(w), x))[0]
     contract, _ = core.params["dimension_numbers"]
     x_axis, w_axis = contract[1 - side][0], contract[side][0]
     rows = w.shape[w_axis] // blocks
@@ -46,7 +46,9 @@ def of_each_entry(core: Eqn, side: int, x: jax.Array, w: jax.Array, entry: Entry
 
 
 def _blocks(core: Eqn, side: int, w: Any) -> int:
-    """How many equal blocks of about BLOCK entries the summed axis divides into; else 1."""
+    """How many equal blocks of about BLOCK entries a matrix's summed axis divides into; else 1."""
+    if core.name != "dot_general":
+        return 1
     contract, batch = core.params["dimension_numbers"]
     size = prod(w.shape)
     if len(contract[side]) != 1 or batch[side] or size <= 2 * BLOCK:

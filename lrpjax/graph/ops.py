@@ -159,7 +159,7 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     core = affine.core
     (core_in,) = program.active_inputs(core)
     core_out = core.outputs[0]
-    side = 1 if core.inputs[0] == core_in else 0
+    side = _side(program, core)
     w = env[core.inputs[side]]
 
     def product(x, weights, entry=None):
@@ -194,14 +194,18 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     return Linear(layer, rearranged, w, b, x_like, parts, cheap)
 
 
+def _side(program: Program, core: Eqn) -> int:
+    """Which operand of a convolution or product the weights are."""
+    return 1 if core.inputs[0] in program.active else 0
+
+
 def bare_product(program: Program, layer: Layer) -> Eqn | None:
     """The convolution or product of a layer that reads the layer's own input and weights at once;
     None if a factor is folded into them, or if the weights are taken block by block."""
     affine = layer.detail
     if layer.kind not in LINEAR or affine.core is None:
         return None
-    core, (core_in,) = affine.core, program.active_inputs(affine.core)
-    side = 1 if core.inputs[0] == core_in else 0
+    core, side = affine.core, _side(program, affine.core)
     scaled = any(eqn.name in STEPS for eqn in affine.pre) or any(
         changes_scale(program, eqn) for eqn in affine.post
     )

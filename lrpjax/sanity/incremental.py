@@ -47,7 +47,10 @@ class Incremental:
         # A value's readers are reached by what reaches it, or by more: they come first here.
         for own in sorted({reach[v] for v in kept}, key=len, reverse=True):
             mine = {v for v in kept if reach[v] == own}
-            writes = [v for eqn in jaxpr.eqns for v in eqn.outvars if v in mine & wanted]
+            asked = mine & wanted
+            if not asked:
+                continue
+            writes = [v for eqn in jaxpr.eqns for v in eqn.outvars if v in asked]
             known = kept.difference(mine).union(self.inputs)
             eqns, reads = _needed(jaxpr.eqns, writes, known)
             wanted.update(reads)

@@ -91,8 +91,7 @@ class States:
 
     def _explained(self, consts: dict[int, Any], target: Any) -> np.ndarray:
         """What an estimator, or a function of the user's, gives for all images."""
-        subject, reading = self.subject, self.subject.reading
-        values = [consts.get(place, value) for place, value in enumerate(reading.consts)]
+        subject, reading, values = self.subject, self.subject.reading, self._values(consts)
         method: Any = subject.method
         if isinstance(method, Estimator):
             return np.asarray(method.explain(replace(reading, consts=values), target)[0])
@@ -132,11 +131,16 @@ class States:
 
     def _arguments(self, chunk: slice, consts: dict[int, Any], target: Any) -> tuple:
         """What the computation in parts takes, for the images of a chunk."""
-        subject, reading = self.subject, self.subject.reading
+        subject = self.subject
         index = filled_up(chunk.start, subject.chunk, len(subject.images))
         at = subject.target[index] if target is None else target[index - chunk.start]
-        values = [consts.get(place, value) for place, value in enumerate(reading.consts)]
-        return values, jnp.asarray(subject.images[index]), jnp.asarray(at), subject.method
+        x = jnp.asarray(subject.images[index])
+        return self._values(consts), x, jnp.asarray(at), subject.method
+
+    def _values(self, consts: dict[int, Any]) -> list[Any]:
+        """The constants of the model, with some in their place."""
+        given = self.subject.reading.consts
+        return [consts.get(place, value) for place, value in enumerate(given)]
 
 
 @lru_cache(maxsize=32)
