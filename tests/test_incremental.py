@@ -150,6 +150,16 @@ def test_other_classes_keep_all_that_does_not_depend_on_the_class(method):
     assert min(counts.values()) >= 3  # the forward pass is kept, the way back is not
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64])
+def test_labels_may_be_of_any_integer_type(dtype):
+    classes = np.array([1, 0, 1, 0], dtype)
+    subject, _, _ = case_of("gradient", target=classes)
+    maps = States(subject).all([({}, None), ({}, 1 - classes.astype(np.int64))])
+    for target, found in zip((classes, 1 - classes), maps, strict=True):
+        expected = lrp.attribute(subject.model, subject.images, "gradient", target=target)
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def _like(v):
     return jnp.zeros(v.aval.shape, v.aval.dtype)
 

@@ -135,7 +135,8 @@ class States:
         index = filled_up(chunk.start, subject.chunk, len(subject.images))
         at = subject.target[index] if target is None else target[index - chunk.start]
         x = jnp.asarray(subject.images[index])
-        return self._values(consts), x, jnp.asarray(at), subject.method
+        # Labels may be of any integer type (uint8); what is compiled is for one.
+        return self._values(consts), x, jnp.asarray(at, int), subject.method
 
     def _values(self, consts: dict[int, Any]) -> list[Any]:
         """The constants of the model, with some in their place."""
