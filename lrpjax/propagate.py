@@ -25,14 +25,16 @@ from .graph import (
     make_op,
     run,
     tupled,
+    weighed,
 )
 from .method import Method
 from .reading import Reading, below, environment, read
 from .rules import Rule
 from .rules.linear import takes_apart
-from .rules.rule import negative, positive
+from .rules.rule import negative, positive, signs
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
+Sums = dict[int, tuple[jax.Array, jax.Array]]  # by the number of the product that they add up to
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Chain:
         env: dict[int, Any],
         layers: Sequence[Layer],
         baseline: Sequence[jax.Array] | None = None,
+        sums: Sums | None = None,
     ):
         self.method, self.env, self.inputs = method, env, graph.program.inputs
         self.differences: dict[int, jax.Array] = {}  # or the two parts of each, if paired
@@ -72,6 +75,9 @@ class Chain:
             self.differences = {v: self._difference(env[v] - x0) for v, x0 in inputs.items()}
         for layer, rule in zip(layers, checks.rules_for(graph, method, layers), strict=True):
             op = make_op(graph.program, layer, env)
+            if sums and isinstance(op, Linear) and op.core and op.core.eqn.outputs[0] in sums:
+                found = sums[op.core.eqn.outputs[0]]
+                op = replace(op, sums=jax.tree.map(op.core.after, found))
             if at_baseline is not None:
                 op = self._with_reference(op, at_baseline)
             if method.patterns is not None:
@@ -168,35 +174,40 @@ def values_for(
     consts: Sequence[Any],
     leaves: Sequence[Any],
     layers: Sequence[Layer],
-) -> dict[int, Any]:
-    """`environment` for a chain over these layers: with a product less where its rules sum the
-    contributions of each sign. W x is W+ x + W- x there, as exact (its terms are the same), of
-    which XLA computes each once though the rule asks for it again."""
+) -> tuple[dict[int, Any], Sums]:
+    """`environment` for a chain over these layers, and what its rules need not compute again.
+
+    Where a rule sums the contributions of each sign, W x is W+ x + W- x, which is as exact (its
+    terms are the same) and saves a product; the two sums are returned.
+    """
     program = graph.program
     products = [
         bare_product(program, layer)
         for layer in layers
         if layer.non_negative and (rule := method.rule_for(layer)) and takes_apart(rule)
     ]
-    apart = {eqn.outputs for eqn in products if eqn is not None}
+    apart = {eqn.outputs[0] for eqn in products if eqn is not None}
+    sums: Sums = {}
 
     def by_sign(eqn: Eqn, inputs: Sequence[Any]) -> Sequence[Any]:
-        if eqn.outputs not in apart:
+        out = eqn.outputs[0]
+        if out not in apart:
             return evaluate(eqn, inputs)
-        of = lambda sign: [
-            x if v in program.active else sign(x) for v, x in zip(eqn.inputs, inputs, strict=True)
-        ]
-        return [evaluate(eqn, of(positive))[0] + evaluate(eqn, of(negative))[0]]
+        a, n = sums[out] = weighed(program, eqn, inputs, signs)
+        return [a + n]
 
-    return environment(graph, consts, leaves, by_sign)
+    return environment(graph, consts, leaves, by_sign), sums
 
 
 def chain(
-    graph: Graph, method: Method, env: dict[int, Any], layers: Sequence[Layer]
+    graph: Graph, method: Method, env: dict[int, Any], layers: Sequence[Layer], sums: Sums
 ) -> Callable[[Relevance], Relevance]:
-    """The method's chain over these layers; over several baselines, the mean of their chains."""
+    """The method's chain over these layers; over several baselines, the mean of their chains.
+
+    env, sums: as of `values_for`.
+    """
     if method.baseline is None:
-        return Chain(graph, method, env, layers)
+        return Chain(graph, method, env, layers, sums=sums)
     baselines = baselines_of(method.baseline, [env[v] for v in graph.program.inputs])
     at = lambda baseline: Chain(graph, method, env, layers, baseline)
     if len(baselines[0]) == 1:
@@ -220,7 +231,7 @@ def reached(reading: Reading, method: Method, start: str) -> set[int]:
 
     def propagate(consts, leaves):
         env = environment(graph, consts, leaves)
-        return chain(graph, method, env, below(graph, start))({seed: env[seed]})
+        return chain(graph, method, env, below(graph, start), {})({seed: env[seed]})
 
     return set(jax.eval_shape(propagate, reading.consts, reading.leaves))
 
@@ -283,26 +294,26 @@ def relevance_from(
     graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], seed: jax.Array
 ) -> list[jax.Array]:
     """The relevance of each input for `seed` (N, classes), times the logits if the method says."""
-    env = values_for(graph, method, consts, leaves, below(graph, None))
-    return _from_output(graph, method, env, seed)
+    env, sums = values_for(graph, method, consts, leaves, below(graph, None))
+    return _from_output(graph, method, env, sums, seed)
 
 
 def explained(
     graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The logits (N, classes) and the relevance of each input for the target."""
-    env = values_for(graph, method, consts, leaves, below(graph, None))
+    env, sums = values_for(graph, method, consts, leaves, below(graph, None))
     logits = env[graph.program.outputs[0]]
-    return logits, _from_output(graph, method, env, one_hot(target, logits))
+    return logits, _from_output(graph, method, env, sums, one_hot(target, logits))
 
 
 explain = jax.jit(explained, static_argnums=0)
 
 
-def _from_output(graph, method, env, seed) -> list[jax.Array]:
+def _from_output(graph, method, env, sums, seed) -> list[jax.Array]:
     output = graph.program.outputs[0]
     seed = start_relevance(method, env[output], seed)
-    found = chain(graph, method, env, below(graph, None))({output: seed})
+    found = chain(graph, method, env, below(graph, None), sums)({output: seed})
     return [found.get(v, jnp.zeros_like(env[v])) for v in graph.program.inputs]
 
 

@@ -14,7 +14,7 @@ from . import checks
 from ._compat import ClosedJaxpr, jaxpr_as_fun
 from .graph import Graph, Layer
 from .method import Method
-from .propagate import Relevance, chain, values_for
+from .propagate import Relevance, Sums, chain, values_for
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ def forward(
     program = graph.program
     passed = {name for piece in pieces for name in piece.layers}
     layers = [layer for layer in graph.layers if layer.name in passed]
-    env = values_for(graph, method, consts, leaves, layers)
+    env, sums = values_for(graph, method, consts, leaves, layers)
     outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
-    return outputs, [_replay(graph, method, env, piece) for piece in pieces]
+    return outputs, [_replay(graph, method, env, sums, piece) for piece in pieces]
 
 
-def _replay(graph: Graph, method: Method, env: dict[int, Any], piece: Piece) -> Any:
+def _replay(graph: Graph, method: Method, env: dict[int, Any], sums: Sums, piece: Piece) -> Any:
     layers = graph.by_name
-    propagate = chain(graph, method, env, [layers[name] for name in piece.layers])
+    propagate = chain(graph, method, env, [layers[name] for name in piece.layers], sums)
 
     def pull(*relevance):
         seeds: Relevance = {}

@@ -24,7 +24,8 @@ def splits(monkeypatch):
     """A threshold that splits small matrices; counts the splits it has made."""
     made = []
     count = blocks._blocks
-    monkeypatch.setattr(blocks, "BLOCK", 300)
+    for name, least in {"LARGE": 600, "BLOCK": 300, "ROWS": 8}.items():
+        monkeypatch.setattr(blocks, name, least)
     monkeypatch.setattr(blocks, "_blocks", lambda *a: made.append(count(*a)) or made[-1])
     return made
 
@@ -38,7 +39,7 @@ def test_blocks_give_what_the_whole_matrix_gives(model, method, splits, getkey):
     split = lrp.vjp(f, x, method)[1](r)
     assert max(splits) > 1
     splits.clear()
-    blocks.BLOCK = 10**9
+    blocks.LARGE = 10**9
     jax.clear_caches()
     whole = lrp.vjp(f, x, method)[1](r)
     assert set(splits) <= {1}
@@ -56,7 +57,8 @@ def test_a_length_that_does_not_divide_is_not_split(splits, getkey):
 @pytest.mark.parametrize("method", ["lrp-zplus", "lrp-alpha2-beta1", "lrp-wsquare"])
 def test_no_pass_writes_a_second_copy_of_the_matrix(method, monkeypatch, getkey):
     """Neither does the way back, for which JAX would store what it makes of each block."""
-    monkeypatch.setattr(blocks, "BLOCK", 2**12)
+    for name, least in {"LARGE": 2**13, "BLOCK": 2**12}.items():
+        monkeypatch.setattr(blocks, name, least)
     w = jax.random.normal(getkey(), (1024, 64))
     x, r = jax.random.normal(getkey(), (2, 1024)), jax.random.normal(getkey(), (2, 64))
 
@@ -65,3 +67,17 @@ def test_no_pass_writes_a_second_copy_of_the_matrix(method, monkeypatch, getkey)
 
     memory = jax.jit(relevance).lower(w, x, r).compile().memory_analysis()
     assert memory.temp_size_in_bytes < w.nbytes / 2
+
+
+@pytest.mark.parametrize("method", ["lrp-zplus", "lrp-alpha2-beta1", "lrp-gamma"])
+def test_the_matrix_is_read_once_each_way(method, splits, getkey):
+    """For both signs together; where a rule sums both, the forward pass has the sums."""
+    w = jax.random.normal(getkey(), (96, 20))
+    x, r = jax.random.normal(getkey(), (2, 96)), jax.random.normal(getkey(), (2, 20))
+
+    def relevance(w, x, r):
+        return lrp.vjp(lambda x: jnp.maximum(x, 0) @ w, x, method)[1](r)
+
+    text = str(jax.make_jaxpr(relevance)(w, x, r))
+    assert max(splits) > 1
+    assert text.count("scan[") == 2

@@ -13,6 +13,7 @@ from nets_sanity import Recorder, heads, model, split, units
 from scipy.stats import kstest
 
 import lrpjax as lrp
+from lrpjax.sanity import parameters
 
 FAIR = 1e-5  # p-values below: not by chance, in a few dozen tests with fixed keys
 EXACT = 1e-12  # a kernel read off an output: a product with a unit vector
@@ -225,3 +226,13 @@ def test_init_may_leave_parameters_as_they_are():
     )  # fmt: skip
     (row,) = result.rows
     np.testing.assert_allclose(row["values"], 1, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (257, 129)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_drawn_is_taken_over_without_a_copy(shape, dtype):
+    """On a CPU: JAX copies what does not begin where its own arrays do."""
+    values = parameters._empty(np.zeros(shape, dtype))
+    assert (values.shape, values.dtype) == (shape, dtype)
+    (cpu,) = jax.devices("cpu")[:1]
+    assert jax.device_put(values, cpu).unsafe_buffer_pointer() == values.ctypes.data

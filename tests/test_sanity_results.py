@@ -12,8 +12,11 @@ import oracle_sanity as oracle
 import pytest
 from jax.tree_util import Partial
 from nets_sanity import close, model
+from scipy.stats import bootstrap
 
 import lrpjax as lrp
+from lrpjax._results import key_text
+from lrpjax.sanity import result
 
 EXACT = 1e-9
 KEY = jax.random.key(0)
@@ -62,6 +65,26 @@ def test_one_image_has_no_interval():
     for row in run("mprt", images=X[:1]).rows:
         assert row["median"] == row["values"][0]
         assert row["low"] is row["high"] is None
+
+
+def test_rows_are_summarised_as_if_each_were_alone():
+    rng, nan = np.random.default_rng(4), np.nan
+    values = rng.normal(size=(7, 12))
+    values[1, 3] = values[2, 3] = values[3, 5] = nan  # an odd number is left of some rows
+    values[4, 1:], values[5, 2:], values[6] = nan, nan, nan
+    found = result.summary(values, KEY)
+    for row, own in zip(values, found, strict=True):
+        assert own == result.summary(row[None], KEY)[0]
+        kept = row[np.isfinite(row)]
+        assert own["dropped"] == 12 - len(kept)
+        assert own["median"] == (np.median(kept) if len(kept) else None)
+        if len(kept) < 2:
+            assert own["low"] is own["high"] is None
+            continue
+        options = {"n_resamples": 10_000, "confidence_level": 0.99, "method": "percentile"}
+        seeded = np.random.default_rng(np.ravel(key_text(KEY)).tolist())
+        ends = bootstrap((kept,), np.median, rng=seeded, **options).confidence_interval
+        assert (own["low"], own["high"]) == (ends.low, ends.high)
 
 
 # --- dropped ----------------------------------------------------------------------------------

@@ -182,8 +182,8 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnums=(0, 2, 3, 4))
 def _measure(graph, method, start, names, sizes, consts, images, keys):
     vectors, at_once, over = sizes
-    env = values_for(graph, method, consts, [images], below(graph, start))
-    propagate = chain(graph, method, env, below(graph, start))
+    env, sums = values_for(graph, method, consts, [images], below(graph, start))
+    propagate = chain(graph, method, env, below(graph, start), sums)
     seed = checks.find_layer(graph, start).outputs[0]
     values = values_at(graph, start, names)
     batch_axis = graph.axes.batch[seed] or 0

@@ -13,6 +13,7 @@ from .ops import factor as factor
 from .ops import make_linear as make_linear
 from .ops import make_op as make_op
 from .ops import tupled as tupled
+from .ops import weighed as weighed
 from .patches import fan_in as fan_in
 from .patches import grid as grid
 from .patches import neuron_sums as neuron_sums

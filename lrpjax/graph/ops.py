@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .activations import PRELU
-from .blocks import Entry, in_one_block, of_each_entry
+from .blocks import Entry, of_each_entry
 from .convolutions import cheap_form
 from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
@@ -72,34 +73,37 @@ class Linear(Given):
     """A layer z = W x + b, folded: `op(x)` is W x, `op.T(r)` is W^T r.
 
     Both take other weights in place of W: an array in W's layout, or a function of each entry
-    (`positive`), which costs no second copy of a large W.
+    (`positive`), which costs no second copy of a large W. With a function that gives several
+    (`signs`), `op(x, signs)` is (W+ x, W- x) and `op.T((r, s), signs)` is W+^T r + W-^T s.
     product(x, w, entry): the linear map with the weights entry(w); every term of its sums is
     one entry of x times one of the weights. w: the weights, in the layer's own layout.
     b: the bias, broadcastable to z, or None. x_like: shape and dtype of x.
     core: the convolution or product itself; None for a layer that only scales.
     to_transpose(x, w): the same map in a form whose transpose is cheaper, or None.
+    sums: `op(x, signs)` at the layer's own input, where the forward pass has it; else None.
     """
 
     layer: Layer
-    product: Callable[[jax.Array, jax.Array, Entry | None], jax.Array]
+    product: Callable[[jax.Array, jax.Array, Entry | None], Any]
     w: jax.Array
     b: jax.Array | None
     x_like: jax.ShapeDtypeStruct
     core: Core | None = None
     to_transpose: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    sums: tuple[jax.Array, jax.Array] | None = None
 
-    def __call__(self, x: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, w: jax.Array | Entry | None = None) -> Any:
         if w is None or callable(w):
             return self.product(x, self.w, w)
         return self.product(x, w, None)
 
-    def T(self, r: jax.Array, w: jax.Array | Entry | None = None) -> jax.Array:
+    def T(self, r: Any, w: jax.Array | Entry | None = None) -> jax.Array:
         cheap = self.to_transpose
         if cheap is None:
             function = lambda x: self(x, w)
         else:
             entries = self.w if w is None else w(self.w) if callable(w) else w
-            function = lambda x: cheap(x, entries)
+            function = lambda x: jax.tree.map(partial(cheap, x), entries)
         (out,) = jax.linear_transpose(function, self.x_like)(r)
         return out
 
@@ -184,7 +188,7 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
             b = offset
     to_core = _rearranged(moves(affine.pre))
     from_core = _rearranged(moves(affine.post))
-    rearranged = lambda x, weights, entry: from_core(product(to_core(x), weights, entry))
+    rearranged = lambda x, *weights: jax.tree.map(from_core, product(to_core(x), *weights))
     z_core = jax.ShapeDtypeStruct(program.shape(core_out), x_like.dtype)
     parts = Core(core, side, to_core, from_core, w.shape, z_core)
     form = cheap_form(program, core)
@@ -200,19 +204,22 @@ def _side(program: Program, core: Eqn) -> int:
 
 
 def bare_product(program: Program, layer: Layer) -> Eqn | None:
-    """The convolution or product of a layer that reads the layer's own input and weights at once;
-    None if a factor is folded into them, or if the weights are taken block by block."""
+    """The convolution or product of a layer that reads the layer's own input and weights; None
+    if a factor is folded into them."""
     affine = layer.detail
     if layer.kind not in LINEAR or affine.core is None:
         return None
-    core, side = affine.core, _side(program, affine.core)
     scaled = any(eqn.name in STEPS for eqn in affine.pre) or any(
         changes_scale(program, eqn) for eqn in affine.post
     )
-    weighs = core.name in ("conv_general_dilated", "dot_general")
-    if scaled or not weighs or not in_one_block(core, side, program.avals[core.inputs[side]]):
-        return None
-    return core
+    weighs = affine.core.name in ("conv_general_dilated", "dot_general")
+    return None if scaled or not weighs else affine.core
+
+
+def weighed(program: Program, core: Eqn, inputs: Sequence[Any], entry: Entry) -> Any:
+    """What a convolution or product gives with entry(w) for its weights w, as a layer would."""
+    side = _side(program, core)
+    return of_each_entry(core, side, inputs[1 - side], inputs[side], entry)
 
 
 def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:
@@ -220,15 +227,15 @@ def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:
     eqn, like = op.layer.eqns[-1], values[k]
 
     def apply(x, weights, entry=None):
-        w = weights if entry is None else entry(weights)
-        return evaluate(eqn, (x, w) if k == 0 else (w, x))[0]
+        of = lambda w: evaluate(eqn, (x, w) if k == 0 else (w, x))[0]
+        return jax.tree.map(of, weights if entry is None else entry(weights))
 
     x_like = jax.ShapeDtypeStruct(like.shape, like.dtype)
     return Linear(op.layer, apply, values[1 - k], None, x_like)
 
 
-def _scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> jax.Array:
-    return x * (weights if entry is None else entry(weights))
+def _scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> Any:
+    return jax.tree.map(lambda w: x * w, weights if entry is None else entry(weights))
 
 
 def _has_offset(eqns: Sequence[Eqn]) -> bool:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ..graph import Linear
-from .rule import STABILISER, Rule, negative, nonzero, positive, stabilise
+from .rule import STABILISER, Rule, negative, nonzero, positive, signs, stabilise
 
 Pull = Callable[[jax.Array], jax.Array]
 Bound = float | tuple[float, ...]
@@ -46,22 +46,20 @@ def alpha_beta(
     "split": b+ joins a and b- joins n. "signed": the whole b joins both, as in iNNvestigate,
     which the paper ran: denominators may change sign and relevance is not conserved.
     """
-    a, pull_a = _part(op, x, +1)
     to_a, to_n = {
         "none": (None, None),
-        "split": (
-            op.b if op.b is None else positive(op.b),
-            op.b if op.b is None else negative(op.b),
-        ),
+        "split": (None, None) if op.b is None else signs(op.b),
         "signed": (op.b, op.b),
     }[bias]
-    share_a = alpha / stabilise(a if to_a is None else a + to_a)
+    share = lambda weight, total, b: weight / stabilise(total if b is None else total + b)
     if not beta:
+        a, pull_a = _positive(op, x)
+        share_a = share(alpha, a, to_a)
         return lambda r: pull_a(r * share_a)
-    n, pull_n = _part(op, x, -1)
+    (a, n), pull = _by_sign(op, x)
     # An empty sum is -0.0 or 0.0: the stabiliser of a sum of negative terms is negative.
-    share_n = -beta / stabilise(-n if to_n is None else -(n + to_n))
-    return lambda r: pull_a(r * share_a) - pull_n(r * share_n)
+    share_a, share_n = share(alpha, a, to_a), share(beta, -n, None if to_n is None else -to_n)
+    return lambda r: pull(r * share_a, r * share_n)
 
 
 def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
@@ -71,16 +69,14 @@ def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
     Montavon et al. 2019 for x >= 0; its extension to both signs after Anders et al. 2021.
     """
     b = jnp.zeros((), z.dtype) if op.b is None else op.b
-    a, pull_a = _part(op, x, +1)
-    n, pull_n = _part(op, x, -1)
+    (a, n), pull_by_sign = _by_sign(op, x)
     up = z >= 0
     agreeing = jnp.where(up, a + positive(b), n + negative(b))
     denominator = stabilise(z + gamma * agreeing)
 
     def pull(r):
         s = r / denominator
-        up_part, down_part = jnp.where(up, s, 0), jnp.where(up, 0, s)
-        return x * op.T(s) + gamma * (pull_a(up_part) + pull_n(down_part))
+        return pull_by_sign(s * jnp.where(up, 1 + gamma, 1), s * jnp.where(up, 1, 1 + gamma))
 
     return pull
 
@@ -143,17 +139,16 @@ def _per_channel(op: Linear, x: jax.Array, bound: Bound) -> jax.Array:
     return jnp.broadcast_to(values, x.shape)
 
 
-def _part(op: Linear, x: jax.Array, sign: int) -> tuple[jax.Array, Pull]:
-    """sum_k c^s_ik and the map r -> sum_i c^s_ij r_i, for the sign s of the contributions.
+def _positive(op: Linear, x: jax.Array) -> tuple[jax.Array, Pull]:
+    """sum_k c+_ik and the map r -> sum_i c+_ij r_i.
 
     Half the work where the inputs are known not to be negative.
     """
-    same, other = (positive, negative) if sign > 0 else (negative, positive)
     if op.non_negative:
-        return op(x, same), lambda r: x * op.T(r, same)
-    x_plus, x_minus = positive(x), negative(x)
-    total = op(x_plus, same) + op(x_minus, other)
-    both = jnp.stack([same(op.w), other(op.w)])
+        return op(x, positive), lambda r: x * op.T(r, positive)
+    x_plus, x_minus = signs(x)
+    total = op(x_plus, positive) + op(x_minus, negative)
+    both = jnp.stack(signs(op.w))
 
     def pull(r):
         # vmap over the weights makes one product of the two: r is read once.
@@ -161,3 +156,17 @@ def _part(op: Linear, x: jax.Array, sign: int) -> tuple[jax.Array, Pull]:
         return x_plus * to_plus + x_minus * to_minus
 
     return total, pull
+
+
+def _by_sign(op: Linear, x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Callable]:
+    """(sum_k c+_ik, sum_k c-_ik) and the map (r, s) -> sum_i c+_ij r_i + c-_ij s_i."""
+    if op.non_negative:
+        sums = op(x, signs) if op.sums is None else op.sums
+        return sums, lambda r, s: x * op.T((r, s), signs)
+    x_plus, x_minus = signs(x)
+    plus, minus = op(x_plus, signs), op(x_minus, signs)
+
+    def pull(r, s):
+        return x_plus * op.T((r, s), signs) + x_minus * op.T((s, r), signs)
+
+    return (plus[0] + minus[1], plus[1] + minus[0]), pull

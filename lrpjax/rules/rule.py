@@ -54,3 +54,8 @@ def positive(x: jax.Array) -> jax.Array:
 
 def negative(x: jax.Array) -> jax.Array:
     return jnp.minimum(x, 0)
+
+
+def signs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The positive and the negative part: their sum is x."""
+    return positive(x), negative(x)

@@ -24,6 +24,7 @@ from ..reading import Reading, as_number, as_single, read
 Order = Literal["output", "input", "single"]
 ORDERS = ("output", "input", "single")
 RANDOMISERS = ("gaussian", "permutation")
+ALIGNMENT = 64  # bytes, as XLA's own arrays
 
 
 def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
@@ -140,24 +141,34 @@ def randomised(
     def drawn(place: int) -> jax.Array:
         given = reading.consts[place]
         # numpy draws: JAX would compile its sampler for each of a network's shapes.
-        values = np.asarray(given).astype(np.float64 if given.dtype == np.float64 else np.float32)
-        return jnp.asarray(draw(np.random.default_rng([*seed, place]), values), given.dtype)
+        dtype = np.float64 if given.dtype == np.float64 else np.float32
+        values = np.asarray(given).astype(dtype, copy=False)
+        made = draw(np.random.default_rng([*seed, place]), values, out=_empty(values))
+        return jax.device_put(made).astype(given.dtype)
 
     return lambda places: {i: drawn(i) for i in places}
 
 
-def _gaussian(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    if values.min() == values.max():
+def _gaussian(rng: np.random.Generator, values: np.ndarray, out: np.ndarray) -> np.ndarray:
+    low = values.min()
+    if low == values.max():
         return values
-    mean, variance = float(values.mean()), float(values.var())
-    positive = values.min() >= 0
-    if positive:
+    mean = float(values.mean())
+    variance = float(np.square(np.subtract(values, mean, out=out), out=out).mean())
+    if low >= 0:
         variance = np.log1p(variance / mean**2)
         mean = np.log(mean) - variance / 2
-    drawn = rng.standard_normal(values.shape, values.dtype)
-    drawn *= values.dtype.type(np.sqrt(variance))
-    drawn += values.dtype.type(mean)
-    return np.exp(drawn, out=drawn) if positive else drawn
+    rng.standard_normal(dtype=values.dtype, out=out)
+    out *= values.dtype.type(np.sqrt(variance))
+    out += values.dtype.type(mean)
+    return np.exp(out, out=out) if low >= 0 else out
+
+
+def _empty(like: np.ndarray) -> np.ndarray:
+    """An array of the same shape and dtype that JAX takes over on a CPU: it copies others."""
+    room = np.empty(like.nbytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + like.nbytes].view(like.dtype).reshape(like.shape)
 
 
 def _initialised(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, product
 from operator import itemgetter
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..estimators import SmoothGrad
 from ..method import Method
 from ..methods import Explainer, resolve
 from ..reading import as_number
-from .parameters import Order, Stop, parameters, randomised, stops, unreached
+from .parameters import Order, parameters, randomised, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
 from .states import States
@@ -80,15 +80,6 @@ def mprt(
     steps = stops(found, order, layers)
     drawn = _draws(subject, found, key, draws, randomiser, init)
 
-    size = sum(subject.reading.consts[i].size for i in set().union(*found.values()))
-    head = {"check": "mprt", "method": subject.name, "order": order}
-
-    def rows_of(step: Stop, scores: np.ndarray) -> Iterator[dict[str, Any]]:
-        changed = sum(subject.reading.consts[i].size for i in step.randomised)
-        for name, summed in zip(compared, summary(scores.mean(1), key), strict=True):
-            own = {"layer": step.layer, "share": changed / size, "similarity": name}
-            yield {**head, **own, **summed}
-
     states = States(subject, colour, multiplier)
     # Behind the model as given a chain starts with what has most to compute in any case: the values
     # to keep are not ready yet.
@@ -113,7 +104,20 @@ def mprt(
             trained = maps
         else:
             scores[s, :, d, some] = [measure(trained, maps) for measure in compared.values()]
-    rows = [row for s, step in enumerate(steps) for row in rows_of(step, scores[s])]
+    size_of = lambda places: sum(subject.reading.consts[i].size for i in places)
+    size = size_of(set().union(*found.values()))
+    head = {"check": "mprt", "method": subject.name, "order": order}
+    summed = summary(scores.mean(2).reshape(-1, len(images)), key)
+    rows = [
+        {
+            **head,
+            "layer": step.layer,
+            "share": size_of(step.randomised) / size,
+            "similarity": name,
+            **own,
+        }
+        for (step, name), own in zip(product(steps, compared), summed, strict=True)
+    ]
     settings = _settings(subject, key, randomiser, init, draws, colour)
     return Sanity({**settings, "order": order, "multiplier": multiplier}, rows)
 

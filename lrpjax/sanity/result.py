@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from .._results import Results, key_text
 
 CONFIDENCE = 0.99
 RESAMPLES = 10_000
+BATCH = 500  # resamples held at once
 
 
 @dataclass(frozen=True)
@@ -41,32 +41,43 @@ class Sanity(Results):
 
 def summary(values: np.ndarray, key: jax.Array) -> list[dict[str, Any]]:
     """Median, interval and what was dropped of each row of values (rows, images)."""
-    return [_summary(row, key) for row in values]
+    finite = np.isfinite(values)
+    ends = np.full((len(values), 2), np.nan)
+    for kept in np.unique(finite, axis=0):
+        if kept.sum() > 1:
+            alike = (finite == kept).all(1)
+            ends[alike] = intervals(values[alike][:, kept], key)
+    of = lambda number: float(number) if np.isfinite(number) else None
+    return [
+        {
+            "median": float(np.median(row[kept])) if kept.any() else None,
+            "low": of(low),
+            "high": of(high),
+            "values": [of(v) for v in row],
+            "dropped": int((~kept).sum()),
+        }
+        for row, kept, (low, high) in zip(values, finite, ends, strict=True)
+    ]
 
 
-def _summary(values: np.ndarray, key: jax.Array) -> dict[str, Any]:
-    kept = values[np.isfinite(values)]
-    low = high = None
-    if len(kept) > 1:
-        low, high = interval(kept, key)
-    return {
-        "median": float(np.median(kept)) if len(kept) else None,
-        "low": low,
-        "high": high,
-        "values": [float(v) if np.isfinite(v) else None for v in values],
-        "dropped": len(values) - len(kept),
-    }
-
-
-def interval(values: Sequence[float] | np.ndarray, key: jax.Array) -> tuple[float, float]:
-    """The 99 % percentile bootstrap interval of the median, 10,000 resamples (Sixt et al. 2020)."""
+def intervals(values: np.ndarray, key: jax.Array) -> np.ndarray:
+    """The 99 % percentile bootstrap interval (rows, 2) of the median of each row (rows, n), of
+    10,000 resamples (Sixt et al. 2020), the same for all rows."""
     seed = np.ravel(key_text(key)).tolist()
     found = bootstrap(
         (np.asarray(values, np.float64),),
-        np.median,
+        _median,
+        axis=1,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
+        batch=BATCH,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return np.stack([found.low, found.high], 1)
+
+
+def _median(values: np.ndarray, axis: int) -> np.ndarray:
+    """numpy's median takes three times as long for many short rows: it selects in each twice."""
+    n = values.shape[axis]
+    return np.sort(values, axis).take([(n - 1) // 2, n // 2], axis).mean(axis)
