@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from . import checks, rules
 from ._text import columns
-from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, tupled
+from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, scaled, tupled
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Chain, Stage, baselines_of, one_hot, start_relevance
@@ -201,7 +201,7 @@ def _unchanged(stage: Stage, env: dict[int, Any]) -> Callable:
     z = env[stage.layer.outputs[0]]
     same = Linear(
         replace(stage.layer, non_negative=False),
-        product=lambda x, w, entry: x * (w if entry is None else entry(w)),
+        product=scaled,
         w=jnp.ones_like(z),
         b=None,
         x_like=jax.ShapeDtypeStruct(z.shape, z.dtype),

@@ -189,7 +189,8 @@ def test_matrices_that_are_read_in_blocks(monkeypatch, method):
         "lrp-alpha2-beta1": nets_chain.METHODS["lrp-alpha2-beta1"][0],
         "lrp-wsquare": oracle.wsquare,
     }[method]
-    monkeypatch.setattr(blocks, "BLOCK", 40)
+    for name, least in {"LARGE": 80, "BLOCK": 12, "ROWS": 1}.items():
+        monkeypatch.setattr(blocks, name, least)
     kernels, x = (np.eye(13), drawn(13, 12)), np.abs(drawn(1, 13, seed=2))
     op = lrp.chain(nets_chain.relu_chain(*kernels), x, method, stop="fc1")
     assert " scan[" in str(op.pull.func.jaxpr)  # of four blocks of three outputs

@@ -12,6 +12,7 @@ from .ops import bare_product as bare_product
 from .ops import factor as factor
 from .ops import make_linear as make_linear
 from .ops import make_op as make_op
+from .ops import scaled as scaled
 from .ops import tupled as tupled
 from .ops import weighed as weighed
 from .patches import fan_in as fan_in

@@ -158,7 +158,7 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     if affine.core is None:
         offset, factor = _offset_and_factor(steps(affine.post, affine.root, out), like(affine.root))
         has_offset = _has_offset(affine.post)
-        return Linear(layer, _scaled, factor, offset if has_offset else None, x_like)
+        return Linear(layer, scaled, factor, offset if has_offset else None, x_like)
 
     core = affine.core
     (core_in,) = program.active_inputs(core)
@@ -234,7 +234,8 @@ def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:
     return Linear(op.layer, apply, values[1 - k], None, x_like)
 
 
-def _scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> Any:
+def scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> Any:
+    """The product of a layer that only scales."""
     return jax.tree.map(lambda w: x * w, weights if entry is None else entry(weights))
 
 
