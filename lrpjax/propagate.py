@@ -34,7 +34,7 @@ from .rules.linear import takes_apart
 from .rules.rule import negative, positive, signs
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
-Sums = dict[int, tuple[jax.Array, jax.Array]]  # by the number of the product that they add up to
+Sums = dict[str, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the name of the layer
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ class Chain:
             at_baseline = run(graph.program.eqns, {**env, **inputs})
             self.differences = {v: self._difference(env[v] - x0) for v, x0 in inputs.items()}
         for layer, rule in zip(layers, checks.rules_for(graph, method, layers), strict=True):
-            op = make_op(graph.program, layer, env)
-            if sums and isinstance(op, Linear) and op.core and op.core.eqn.outputs[0] in sums:
-                found = sums[op.core.eqn.outputs[0]]
-                op = replace(op, sums=jax.tree.map(op.core.after, found))
+            op: Any = make_op(graph.program, layer, env)
+            if sums and layer.name in sums:
+                op = replace(op, sums=jax.tree.map(op.core.after, sums[layer.name]))
             if at_baseline is not None:
                 op = self._with_reference(op, at_baseline)
             if method.patterns is not None:
@@ -181,19 +180,19 @@ def values_for(
     terms are the same) and saves a product; the two sums are returned.
     """
     program = graph.program
-    products = [
-        bare_product(program, layer)
+    apart = {
+        eqn.outputs[0]: layer.name
         for layer in layers
         if layer.non_negative and (rule := method.rule_for(layer)) and takes_apart(rule)
-    ]
-    apart = {eqn.outputs[0] for eqn in products if eqn is not None}
+        if (eqn := bare_product(program, layer))
+    }
     sums: Sums = {}
 
     def by_sign(eqn: Eqn, inputs: Sequence[Any]) -> Sequence[Any]:
-        out = eqn.outputs[0]
-        if out not in apart:
+        name = apart.get(eqn.outputs[0])
+        if name is None:
             return evaluate(eqn, inputs)
-        a, n = sums[out] = weighed(program, eqn, inputs, signs)
+        a, n = sums[name] = weighed(program, eqn, inputs, signs)
         return [a + n]
 
     return environment(graph, consts, leaves, by_sign), sums

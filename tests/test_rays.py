@@ -193,7 +193,7 @@ def test_matrices_that_are_read_in_blocks(monkeypatch, method):
         monkeypatch.setattr(blocks, name, least)
     kernels, x = (np.eye(13), drawn(13, 12)), np.abs(drawn(1, 13, seed=2))
     op = lrp.chain(nets_chain.relu_chain(*kernels), x, method, stop="fc1")
-    assert " scan[" in str(op.pull.func.jaxpr)  # of four blocks of three outputs
+    assert " scan[" in str(op.pull.func.jaxpr)  # of thirteen blocks of one input each
     layer = oracle.affine(lambda v: v @ kernels[1], (13,))
     z = np.stack([rule(layer, x[0], e) for e in np.eye(12)])
     oracle.assert_close(op.dense(), z)

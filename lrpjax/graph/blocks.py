@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -18,6 +19,11 @@ LARGE = 2**22  # entries of a matrix that is read in blocks
 BLOCK, ROWS = 2**17, 128  # least entries, and least entries along the axis that is summed over
 
 
+def at(core: Eqn, side: int, x: jax.Array, w: jax.Array) -> jax.Array:
+    """What the equation gives for x, w being its operand number `side`."""
+    return evaluate(core, (x, w) if side == 1 else (w, x))[0]
+
+
 def of_each_entry(core: Eqn, side: int, x: jax.Array, w: jax.Array, entry: Entry) -> Any:
     """The product of x and entry(w), w being operand number `side` of the equation.
 
@@ -27,8 +33,7 @@ def of_each_entry(core: Eqn, side: int, x: jax.Array, w: jax.Array, entry: Entry
     """
 
     def products(x, w):
-        of = lambda w: evaluate(core, (x, w) if side == 1 else (w, x))[0]
-        return jax.tree.map(of, entry(w))
+        return jax.tree.map(partial(at, core, side, x), entry(w))
 
     blocks = _blocks(core, side, w)
     if blocks == 1:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .activations import PRELU
-from .blocks import Entry, of_each_entry
+from .blocks import Entry, at, of_each_entry
 from .convolutions import cheap_form
 from .fold import STEPS, Affine, changes_scale
 from .layers import LINEAR, Layer
@@ -168,7 +168,7 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
 
     def product(x, weights, entry=None):
         if entry is None:
-            return evaluate(core, (x, weights) if side == 1 else (weights, x))[0]
+            return at(core, side, x, weights)
         return of_each_entry(core, side, x, weights, entry)
 
     before = steps(affine.pre, affine.root, core_in)
@@ -209,11 +209,11 @@ def bare_product(program: Program, layer: Layer) -> Eqn | None:
     affine = layer.detail
     if layer.kind not in LINEAR or affine.core is None:
         return None
-    scaled = any(eqn.name in STEPS for eqn in affine.pre) or any(
+    folded = any(eqn.name in STEPS for eqn in affine.pre) or any(
         changes_scale(program, eqn) for eqn in affine.post
     )
     weighs = affine.core.name in ("conv_general_dilated", "dot_general")
-    return None if scaled or not weighs else affine.core
+    return None if folded or not weighs else affine.core
 
 
 def weighed(program: Program, core: Eqn, inputs: Sequence[Any], entry: Entry) -> Any:
@@ -227,8 +227,8 @@ def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:
     eqn, like = op.layer.eqns[-1], values[k]
 
     def apply(x, weights, entry=None):
-        of = lambda w: evaluate(eqn, (x, w) if k == 0 else (w, x))[0]
-        return jax.tree.map(of, weights if entry is None else entry(weights))
+        w = weights if entry is None else entry(weights)
+        return jax.tree.map(partial(at, eqn, 1 - k, x), w)
 
     x_like = jax.ShapeDtypeStruct(like.shape, like.dtype)
     return Linear(op.layer, apply, values[1 - k], None, x_like)

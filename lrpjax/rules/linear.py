@@ -69,16 +69,13 @@ def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
     Montavon et al. 2019 for x >= 0; its extension to both signs after Anders et al. 2021.
     """
     b = jnp.zeros((), z.dtype) if op.b is None else op.b
-    (a, n), pull_by_sign = _by_sign(op, x)
+    (a, n), pull = _by_sign(op, x)
     up = z >= 0
     agreeing = jnp.where(up, a + positive(b), n + negative(b))
     denominator = stabilise(z + gamma * agreeing)
-
-    def pull(r):
-        s = r / denominator
-        return pull_by_sign(s * jnp.where(up, 1 + gamma, 1), s * jnp.where(up, 1, 1 + gamma))
-
-    return pull
+    share_a = jnp.where(up, 1 + gamma, 1) / denominator
+    share_n = jnp.where(up, 1, 1 + gamma) / denominator
+    return lambda r: pull(r * share_a, r * share_n)
 
 
 def flat(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
