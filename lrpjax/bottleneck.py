@@ -24,7 +24,7 @@ import optax
 from rich.progress import track
 
 from . import checks
-from .graph import Graph, run
+from .graph import Graph, ending, run
 from .layer_statistics import Statistics as Statistics
 from .layer_statistics import filled_up, layer_value
 from .layer_statistics import statistics as statistics
@@ -260,10 +260,10 @@ def _check_output(reading: Reading, target: Any, count: int) -> None:
         )
     program = reading.graph.program
     checks.check_target(target, (count, *program.shape(program.outputs[0])[1:]))
-    if checks.ends_in_softmax(reading.graph):
+    if ends := ending(reading.graph):
         warnings.warn(
-            "The model ends in softmax, but IBA takes the cross-entropy of logits: pass the model "
-            "without its last activation.",
+            f"{checks.ends_in(ends[-1])}, but IBA takes the cross-entropy of logits: pass the "
+            "model without its last activation.",
             stacklevel=3,
         )
 

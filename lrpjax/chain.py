@@ -18,15 +18,13 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import LINEAR, Graph, Layer, bare
+from .graph import COMPUTING, Graph, Layer, bare
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Chain, baselines_of
 from .reading import Reading, below, environment, output_layer, read, values_at
 from .replay import Piece, forward, piece
 
-# What changes relevance; activations and structure pass it on.
-COMPUTING = (*LINEAR, "max_pool", "sum", "add")
 MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
 _BYTES = 128 * 2**20  # of relevance at the largest layer, propagated at once
 
@@ -266,7 +264,7 @@ def _passed_by_all(graph: Graph, start: str) -> list[int]:
 def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[ChainOperator]:
     """The operators of (piece, start, stop), after one forward pass."""
     graph, program = reading.graph, reading.graph.program
-    layers = graph.by_name
+    layers = graph.layers
     checks.rules_for(graph, method, [layers[n] for part, _, _ in parts for n in part.layers])
     pieces = tuple(part for part, _, _ in parts)
     outputs, pulls = forward(graph, method, pieces, reading.consts, reading.leaves)
@@ -276,8 +274,8 @@ def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[
         like = pull.func.like[0]
         largest = max(
             math.prod(program.shape(v))
-            for name in part.layers or (start,)
-            for v in (*layers[name].inputs, *layers[name].outputs)
+            for layer in [layers[n] for n in part.layers] or [graph.by_name[start]]
+            for v in (*layer.inputs, *layer.outputs)
         )
         in_shapes = tuple(program.shape(v) for v in part.captured)
         chunk = max(1, _BYTES // (largest * like.dtype.itemsize))

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._compat import outside_traces
-from .graph import Graph, Layer
+from .graph import Graph, Layer, ending, is_inexact
 from .method import Method
-from .rules import Rule, softmax_taylor
+from .rules import Rule, nothing, pass_, softmax_taylor
+from .rules import rule as make_rule
 
+NOTHING = make_rule(nothing)  # where no relevance arrives
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 
@@ -121,27 +123,38 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
                 "without (jnp.where, or a loop of fixed length)."
             )
     found = []
-    last_softmax = _last_softmax(graph)
+    ends = {layer.place: layer for layer in ending(graph)}
     for layer in layers:
         rule = method.rule_for(layer)
-        if rule is None or (layer is last_softmax and rule.function is softmax_taylor):
+        if layer.place in ends and (rule is None or rule.function in (softmax_taylor, pass_)):
+            raise NotImplementedError(_no_logits(layer))
+        if rule is None and carries_relevance(graph, layer):
             raise NotImplementedError(_no_rule(graph, method, layer))
-        found.append(rule)
+        found.append(rule or NOTHING)
     return found
 
 
-def _last_softmax(graph: Graph) -> Layer | None:
-    """The softmax that the model ends in: LRP's rule is made for attention and not for classes."""
-    made = [layer for layer in graph.layers if layer.kind == "softmax"]
-    return made[-1] if made and ends_in_softmax(graph) else None
+def carries_relevance(graph: Graph, layer: Layer) -> bool:
+    """Whether a layer's outputs may: whole numbers and truth values carry none."""
+    return any(is_inexact(graph.program.avals[v]) for v in layer.outputs)
+
+
+def ends_in(layer: Layer) -> str:
+    """What a layer of `graph.ending` is, as the beginning of a sentence."""
+    what = layer.detail.name if layer.kind == "activation" else "softmax"
+    return f"The model ends in {'sigmoid' if what == 'logistic' else what}"
+
+
+def _no_logits(layer: Layer) -> str:
+    return (
+        f"{ends_in(layer)} ({layer.primitive} at {layer.source}): explain its logits, "
+        "by passing the model without its last activation."
+    )
 
 
 def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
-    if ends_in_softmax(graph):
-        return (
-            f"The model ends in softmax ({layer.primitive} at {layer.source}): explain its logits, "
-            "by passing the model without its last activation."
-        )
+    if ends := ending(graph):
+        return _no_logits(ends[-1])
     register = f"with lrpjax.rules.register({layer.primitive!r}, rule) or "
     return (
         f"{method.name} has no rule for the primitive {layer.primitive!r} at {layer.source} "
@@ -149,38 +162,6 @@ def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
         "in a composite (see lrpjax.composites), or take its gradient with "
         f"lrpjax.methods.get({method.name!r}, unknown='gradient')."
     )
-
-
-# What may stand between the parts of a softmax.
-_BETWEEN = set(
-    "abs add broadcast_in_dim convert_element_type copy log mul reshape select_n".split()
-)
-
-
-def ends_in_softmax(graph: Graph) -> bool:
-    """Whether the output is exp(a) / sum, or a - log(sum)."""
-    program = graph.program
-    eqn = program.producer.get(program.outputs[0])
-    while eqn is not None and eqn.name in ("convert_element_type", "reshape", "copy"):
-        eqn = program.producer.get(eqn.inputs[0])
-    if eqn is None or eqn.name not in ("div", "sub") or len(program.active_inputs(eqn)) < 2:
-        return False
-    left, right = (_made_by(graph, value) for value in eqn.inputs)
-    exponential = "exp" in left if eqn.name == "div" else "log" in right
-    return exponential and "reduce_sum" in right
-
-
-def _made_by(graph: Graph, value: int) -> set[str]:
-    """The primitives that make a value from the input, as far back as a softmax may reach."""
-    names, queue = set(), [value]
-    while queue:
-        made = graph.program.producer.get(queue.pop())
-        if made is None:
-            continue
-        names.add(made.name)
-        if made.name in _BETWEEN:
-            queue.extend(graph.program.active_inputs(made))
-    return names
 
 
 def check_target(target: Any, shape: tuple[int, ...]) -> None:

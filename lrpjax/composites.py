@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .graph import LINEAR, Layer
+from .graph import KINDS, LINEAR, Layer
 from .rules import Rule, negated, product
 from .rules import rule as make_rule
 
@@ -31,16 +31,22 @@ class ByKind:
         rules = dict(self.table)
         if layer.kind == "activation" and layer.detail.name in rules:
             return rules[layer.detail.name]
-        if layer.kind in LINEAR and layer.kind not in rules:
-            return rules.get("linear")
-        return rules.get(layer.kind)
+        return rules.get(layer.kind, rules.get("linear") if layer.kind in LINEAR else None)
 
 
 def by_kind(**rules: Rule) -> ByKind:
-    """Rules by kind: conv, dense, scale (or linear for what is left of these three), sum,
-    max_pool, activation (or one activation's own name, such as relu), add, product, norm, softmax,
-    structure, unknown."""
+    """Rules by kind (see `lrpjax.rules.table`): conv, dense, scale, factor, fixed (or linear for
+    what is left of these), sum, max_pool, activation (or one activation's own name, such as relu),
+    add, product, norm, softmax, structure, transform, unknown."""
     return ByKind(tuple(sorted(rules.items())))
+
+
+def for_every_kind(**rules: Rule | None) -> ByKind:
+    """As `by_kind`, of a rule or None for every kind. ValueError where a kind is forgotten."""
+    named = {*rules, *(LINEAR if "linear" in rules else ())}
+    if forgotten := set(KINDS) - named:
+        raise ValueError(f"There is no word on {', '.join(sorted(forgotten))}: a rule, or None.")
+    return by_kind(**{kind: rule for kind, rule in rules.items() if rule is not None})
 
 
 @dataclass(frozen=True)

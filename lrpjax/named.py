@@ -11,7 +11,8 @@ import numpy as np
 
 from . import checks
 from . import rules as r
-from .composites import by_kind, first_layer, or_else
+from .composites import first_layer, for_every_kind, or_else
+from .graph import KINDS
 from .method import Method as Method
 from .method import Start
 from .patterns import Patterns
@@ -32,11 +33,16 @@ Shares = dict[str, Rule]  # of additions and of sums
 def _lrp(
     name: str, linear: Rule, shares: Shares, *, first: Rule | None = None, **kinds: Rule
 ) -> Method:
-    below = by_kind(
+    below = for_every_kind(
         linear=linear,
+        factor=rule(r.one_to_one),
+        fixed=rule(r.z),
+        transform=rule(r.input_times_gradient),
+        control=None,
+        unknown=None,
         max_pool=rule(r.winner_takes_all),
         activation=rule(r.pass_),
-        structure=rule(r.gradient),
+        structure=rule(r.moved),
         norm=rule(r.pass_value),
         product=rule(r.product, of=linear, share="detached"),
         softmax=rule(r.softmax_taylor),
@@ -47,10 +53,10 @@ def _lrp(
 
 
 def _backprop(name: str, start: Start, *, times_input=False, **kinds: Rule) -> Method:
-    names = "linear sum activation structure norm product softmax unknown".split()
-    everything = {kind: rule(r.gradient) for kind in names}
-    special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all)}
-    return Method(name, by_kind(**(everything | special | kinds)), start, times_input)
+    everything = {kind: rule(r.gradient) for kind in KINDS}
+    special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all), "control": None}
+    composite = for_every_kind(**(everything | special | kinds))
+    return Method(name, composite, start, times_input)
 
 
 _SIGNED: Shares = {"add": rule(r.add_signed), "sum": rule(r.input_times_gradient)}
@@ -249,7 +255,9 @@ def _fitted(name: str, patterns: Patterns | None) -> Patterns:
 
 
 def _with_patterns(name: str, patterns: dict[str, Any], function: Callable) -> Method:
-    made = _backprop(name, "logit", dense=rule(function), conv=rule(function))
+    made = _backprop(
+        name, "logit", dense=rule(function), conv=rule(function), structure=rule(r.moved)
+    )
     return replace(made, patterns=patterns)
 
 
@@ -263,13 +271,19 @@ def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> 
     that one's, so that contributions add up; "gradient" is the routing the paper ran.
     """
     pools = {"complete": d.complete_max, "gradient": r.winner_takes_all}
-    composite = by_kind(
+    composite = for_every_kind(
         linear=rule(r.gradient),
         activation=rule(d.rescale),
         add=rule(r.add_copy),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
         sum=rule(r.gradient),
-        structure=rule(r.gradient),
+        transform=rule(r.gradient),
+        structure=rule(r.moved),
+        norm=None,
+        softmax=None,
+        product=None,
+        control=None,
+        unknown=None,
     )
     return Method("deeplift-rescale", composite, "one", baseline=reference(baseline))
 
@@ -296,14 +310,21 @@ def _paired(
     name: str, baseline: Any, max_pool: str, linear: Callable, activation: Callable
 ) -> Method:
     pools = {"complete": d.paired_max, "gradient": d.paired_winner}
-    composite = by_kind(
+    composite = for_every_kind(
         linear=rule(linear),
         scale=rule(d.signed_scale),
         activation=rule(activation),
         add=rule(d.signed_add),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
         sum=rule(d.paired_gradient),
-        structure=rule(d.paired_gradient),
+        transform=rule(d.paired_gradient),
+        structure=rule(d.paired_moved),
+        factor=rule(d.signed_scale),
+        norm=None,
+        softmax=None,
+        product=None,
+        control=None,
+        unknown=None,
     )
     return Method(name, composite, "one", paired=True, baseline=reference(baseline))
 

@@ -20,6 +20,7 @@ from .graph import (
     Op,
     bare,
     bare_product,
+    ending,
     evaluate,
     is_inexact,
     make_op,
@@ -34,7 +35,7 @@ from .rules.linear import takes_apart
 from .rules.rule import negative, positive, signs
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
-Sums = dict[str, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the name of the layer
+Sums = dict[int, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the place of the layer
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Chain:
             self.differences = {v: self._difference(env[v] - x0) for v, x0 in inputs.items()}
         for layer, rule in zip(layers, checks.rules_for(graph, method, layers), strict=True):
             op: Any = make_op(graph.program, layer, env)
-            if sums and layer.name in sums:
-                op = replace(op, sums=jax.tree.map(op.core.after, sums[layer.name]))
+            if sums and layer.place in sums:
+                op = replace(op, sums=jax.tree.map(op.core.after, sums[layer.place]))
             if at_baseline is not None:
                 op = self._with_reference(op, at_baseline)
             if method.patterns is not None:
@@ -181,7 +182,7 @@ def values_for(
     """
     program = graph.program
     apart = {
-        eqn.outputs[0]: layer.name
+        eqn.outputs[0]: layer.place
         for layer in layers
         if layer.non_negative and (rule := method.rule_for(layer)) and takes_apart(rule)
         if (eqn := bare_product(program, layer))
@@ -189,10 +190,10 @@ def values_for(
     sums: Sums = {}
 
     def by_sign(eqn: Eqn, inputs: Sequence[Any]) -> Sequence[Any]:
-        name = apart.get(eqn.outputs[0])
-        if name is None:
+        place = apart.get(eqn.outputs[0])
+        if place is None:
             return evaluate(eqn, inputs)
-        a, n = sums[name] = weighed(program, eqn, inputs, signs)
+        a, n = sums[place] = weighed(program, eqn, inputs, signs)
         return [a + n]
 
     return environment(graph, consts, leaves, by_sign), sums
@@ -273,9 +274,9 @@ def read_for_target(model: Callable, x: Any, method: Method | None, target: Any)
     if method is not None:
         checks.check_range(reading.leaves, method)
         checks.rules_for(graph, method, below(graph, None))
-    if checks.ends_in_softmax(graph):
+    if ends := ending(graph):
         warnings.warn(
-            "The model ends in softmax: its maps explain probabilities, which depend on every "
+            f"{checks.ends_in(ends[-1])}: its maps explain probabilities, which depend on every "
             "class. To explain one logit pass the model without its last activation.",
             stacklevel=3,
         )

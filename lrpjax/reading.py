@@ -86,9 +86,9 @@ def values_at(graph: Graph, start: str | None, names: Sequence[str]) -> list[int
 
     Raises ValueError for a layer that relevance injected at `start` does not reach.
     """
-    reach = {layer.name for layer in below(graph, start)}
+    reach = {layer.place for layer in below(graph, start)}
     for name in names:
-        if name != "input" and checks.find_layer(graph, name).name not in reach:
+        if name != "input" and checks.find_layer(graph, name).place not in reach:
             raise ValueError(f"Relevance injected at {start!r} does not reach {name!r}.")
     layers = graph.by_name
     return [graph.program.inputs[0] if n == "input" else layers[n].outputs[0] for n in names]

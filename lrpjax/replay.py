@@ -19,16 +19,16 @@ from .propagate import Relevance, Sums, chain, values_for
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a chain: the layers that relevance passes (by name, so that equal readings have
+    """A part of a chain: the layers that relevance passes (by place, so that equal readings have
     equal pieces), the values at which it is injected, and those at which it is read."""
 
-    layers: tuple[str, ...]
+    layers: tuple[int, ...]
     injected: tuple[int, ...]
     captured: tuple[int, ...]
 
 
 def piece(layers: Sequence[Layer], injected: Sequence[int], captured: Sequence[int]) -> Piece:
-    return Piece(tuple(layer.name for layer in layers), tuple(injected), tuple(captured))
+    return Piece(tuple(layer.place for layer in layers), tuple(injected), tuple(captured))
 
 
 @partial(jax.jit, static_argnums=(0, 2))
@@ -38,16 +38,16 @@ def forward(
     """The model's outputs, and for each piece the map from a list of relevance at its injected
     values to the list of relevance at those it reads (zeros where none arrives)."""
     program = graph.program
-    passed = {name for piece in pieces for name in piece.layers}
-    layers = [layer for layer in graph.layers if layer.name in passed]
+    passed = {place for piece in pieces for place in piece.layers}
+    layers = [layer for layer in graph.layers if layer.place in passed]
     env, sums = values_for(graph, method, consts, leaves, layers)
     outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
     return outputs, [_replay(graph, method, env, sums, piece) for piece in pieces]
 
 
 def _replay(graph: Graph, method: Method, env: dict[int, Any], sums: Sums, piece: Piece) -> Any:
-    layers = graph.by_name
-    propagate = chain(graph, method, env, [layers[name] for name in piece.layers], sums)
+    layers = [graph.layers[place] for place in piece.layers]
+    propagate = chain(graph, method, env, layers, sums)
 
     def pull(*relevance):
         seeds: Relevance = {}

@@ -22,8 +22,7 @@ from scipy.special import betaincinv
 
 from .. import checks
 from .._results import Results, key_text
-from ..chain import COMPUTING
-from ..graph import Graph
+from ..graph import COMPUTING, Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain

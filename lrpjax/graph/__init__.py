@@ -1,10 +1,13 @@
 """A JAX function becomes a chain of named layers. Knows nothing of relevance."""
 
 from .coverage import covered as covered
+from .ends import ending as ending
 from .kernels import kernel as kernel
-from .layers import LINEAR as LINEAR
+from .kinds import COMPUTING as COMPUTING
+from .kinds import KINDS as KINDS
+from .kinds import LINEAR as LINEAR
+from .layer import Layer as Layer
 from .layers import Graph as Graph
-from .layers import Layer as Layer
 from .ops import Linear as Linear
 from .ops import Op as Op
 from .ops import bare as bare
@@ -23,6 +26,7 @@ from .patches import patch_sums as patch_sums
 from .program import Eqn as Eqn
 from .program import evaluate as evaluate
 from .program import is_inexact as is_inexact
+from .program import is_real as is_real
 from .program import run as run
 from .program import single as single
 from .registry import REGISTERED as REGISTERED

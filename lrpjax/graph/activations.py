@@ -16,13 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import outside_traces
+from .primitives import TABLE
 from .program import Eqn, Program, evaluate, single
 
-ELEMENTWISE = set(
-    "abs add and clamp convert_element_type copy div eq erf erfc exp exp2 expm1 ge gt "
-    "integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow rsqrt "
-    "select_n sign sqrt square sub tan tanh xor".split()
-)
+ELEMENTWISE = {name for name, row in TABLE.items() if row.is_entrywise}
 _AFFINE = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 _LARGEST = 32  # equations in an activation
 _NEAR_ZERO = np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel()  # where thresholds may hide
@@ -73,6 +70,18 @@ class Activation:
     parameter: float | None
     root: int
     eqns: tuple[Eqn, ...]
+
+    @property
+    def is_gate(self) -> bool:
+        return self.name in GATES
+
+    @property
+    def is_non_negative(self) -> bool:
+        return self.name in NON_NEGATIVE
+
+    @property
+    def keeps_sign(self) -> bool:
+        return self.name not in ("logistic", "hard_sigmoid", "softplus", "log_sigmoid")
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The function itself; PReLU has none without the model's parameters."""

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from . import activations, attention, fold, layers
+from collections.abc import Callable
+
+from . import activations
+from .kinds import KINDS
+from .primitives import TABLE, Primitive
+
+_READ_FROM: dict[str, Callable[[Primitive], bool]] = {
+    "conv": lambda row: row.role == "conv",
+    "dense": lambda row: row.role == "dot",
+    "scale": lambda row: row.is_step,
+    "factor": lambda row: (row.is_step and row.linear != "all") or row.name == "neg",
+    "fixed": lambda row: row.role in ("conv", "dot"),
+    "transform": lambda row: row.role == "complex" or row.axes == "fft",
+    "sum": lambda row: row.role == "sum",
+    "max_pool": lambda row: row.role == "max",
+    "add": lambda row: row.is_addition and row.name != "neg",
+    "product": lambda row: row.is_product and row.role != "conv",
+    "norm": lambda row: row.name in ("mul", "div"),
+    "softmax": lambda row: row.name == "div",
+    "structure": lambda row: row.is_move,
+}
 
 
 def covered() -> dict[str, tuple[str, ...]]:
@@ -12,16 +32,9 @@ def covered() -> dict[str, tuple[str, ...]]:
     a statistic; softmax: behind exp and its sum.
     """
     found = {
-        "conv": {"conv_general_dilated"},
-        "dense": {"dot_general"},
-        "scale": fold.STEPS,
-        "sum": fold.SUMS,
-        "max_pool": layers.MAXIMA,
-        "add": layers.ADDITIONS,
-        "activation": {*activations.KNOWN, activations.PRELU} - {"identity"},
-        "product": attention.PRODUCTS,
-        "norm": attention.NORMALISING,
-        "softmax": {"div"},
-        "structure": layers.STRUCTURAL,
+        kind: {name for name, row in TABLE.items() if _READ_FROM[kind](row)}
+        for kind in KINDS
+        if kind in _READ_FROM
     }
-    return {kind: tuple(sorted(names)) for kind, names in found.items()}
+    found["activation"] = {*activations.KNOWN, activations.PRELU} - {"identity"}
+    return {kind: tuple(sorted(found[kind])) for kind in KINDS if kind in found}

@@ -10,22 +10,15 @@ activation's and no step. It is decided by data flow alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 
-from .activations import ELEMENTWISE
-from .axes import kept_axes
-from .program import Eqn, Program, is_inexact
-
-SUMS = {"reduce_sum", "reduce_window_sum", "cumsum"}
-STEPS = {"add", "sub", "mul", "div", "neg"}
-_BIJECTIVE = set(
-    "reshape transpose squeeze expand_dims broadcast_in_dim convert_element_type copy rev "
-    "reduce_precision optimization_barrier sharding_constraint name".split()
-)
+from . import primitives
+from .program import Eqn, Program, is_real
+from .varying import Axes, pull_axes, push_axes
 
 
 @dataclass(frozen=True)
@@ -45,29 +38,37 @@ class Affine:
         return (*self.pre, *([self.core] if self.core else []), *self.post)
 
 
-def find_affine(
-    program: Program, value: int, *, fold: bool, activation: Callable[[int], Any]
-) -> Affine | None:
-    """The linear layer whose output is `value`, or None if what computes it is not affine.
+@dataclass(frozen=True)
+class Context:
+    """What folding needs to know of a program besides its equations.
 
-    activation: the activation that ends in a value, if any.
+    varying: the axes along which each value varies. activation: the one that ends in a value.
     """
+
+    program: Program
+    varying: dict[int, Axes]
+    activation: Callable[[int], Any]
+
+
+def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:
+    """The linear layer whose output is `value`, or None if what computes it is not affine."""
+    program = context.program
     last = program.producer.get(value)
     if last is None or not (_is_step(program, last) or _is_core(program, last)):
         return None
-    chain, core = _walk_back(program, value, activation)
+    chain, core = _walk_back(context, value)
     if core is None:
         return _standing_alone(program, chain)
-    fitting = len(chain) if fold or core.name in SUMS else _bias_only(chain)
+    fitting = len(chain) if fold or _is_sum(core) else _bias_only(chain)
     allowed = _output_features(program, core)
     for k, eqn in enumerate(chain[:fitting]):
-        if eqn.name in ("mul", "div") and not _pulled(program, chain[:k], eqn) <= allowed:
+        if _is_factor(eqn) and not _pulled(context, chain[:k], eqn) <= allowed:
             fitting = k
             break
     if fitting < len(chain) and any(_is_step(program, eqn) for eqn in chain[fitting:]):
         return _standing_alone(program, chain[fitting:])
     (active,) = program.active_inputs(core)
-    pre = _before(program, core, active, activation) if fold and core.name not in SUMS else []
+    pre = _before(context, core, active) if fold and not _is_sum(core) else []
     root = program.active_inputs(pre[0])[0] if pre else active
     return Affine(core, tuple(pre), tuple(chain), root)
 
@@ -75,28 +76,48 @@ def find_affine(
 def _is_step(program: Program, eqn: Eqn) -> bool:
     active = program.active_inputs(eqn)
     return (
-        eqn.name in STEPS
+        is_step(eqn)
         and len(active) == 1
-        and is_inexact(program.avals[eqn.outputs[0]])
-        and not (eqn.name == "div" and eqn.inputs[1] in program.active)
+        and primitives.of(eqn.name).is_linear_in(eqn.inputs.index(active[0]))
+        and all(is_real(program.avals[v]) for v in (*active, *eqn.outputs))
         and program.shape(active[0]) == program.shape(eqn.outputs[0])
+    )
+
+
+def is_step(eqn: Eqn) -> bool:
+    return primitives.of(eqn.name).is_step
+
+
+def _is_factor(eqn: Eqn) -> bool:
+    return is_step(eqn) and not primitives.of(eqn.name).is_addition
+
+
+def _is_sum(eqn: Eqn) -> bool:
+    return primitives.of(eqn.name).role == "sum"
+
+
+def shifts(program: Program, eqns: Iterable[Eqn]) -> bool:
+    """Whether a step among the equations adds a constant."""
+    return any(
+        primitives.of(eqn.name).is_addition and len(eqn.inputs) == 2 and is_step(eqn)
+        for eqn in eqns
     )
 
 
 def changes_scale(program: Program, eqn: Eqn) -> bool:
     """Whether a step changes more than the offset: a factor, or a sign."""
-    return eqn.name in ("mul", "div", "neg") or (
-        eqn.name == "sub" and eqn.inputs[1] in program.active
-    )
+    negates = len(eqn.inputs) == 1 or (eqn.name == "sub" and eqn.inputs[1] in program.active)
+    return is_step(eqn) and (_is_factor(eqn) or negates)
 
 
 def _is_core(program: Program, eqn: Eqn) -> bool:
     active = program.active_inputs(eqn)
-    if len(active) != 1 or not is_inexact(program.avals[eqn.outputs[0]]):
+    role = primitives.of(eqn.name).role
+    if len(active) != 1 or not is_real(program.avals[eqn.outputs[0]]):
         return False
-    if eqn.name == "conv_general_dilated":
+    if role == "conv":
         return eqn.inputs[0] in program.active and eqn.params["batch_group_count"] == 1
-    return eqn.name == "dot_general" or eqn.name in SUMS
+    return role in ("dot", "sum") and is_real(program.avals[active[0]])
 
 
 def rounds(program: Program, eqn: Eqn) -> bool:
@@ -110,26 +131,25 @@ def rounds(program: Program, eqn: Eqn) -> bool:
 def _is_bijective(program: Program, eqn: Eqn) -> bool:
     active = program.active_inputs(eqn)
     return (
-        eqn.name in _BIJECTIVE
+        primitives.of(eqn.name).is_one_to_one
         and not rounds(program, eqn)
         and len(active) == 1
         and math.prod(program.shape(active[0])) == math.prod(program.shape(eqn.outputs[0]))
     )
 
 
-def _walk_back(
-    program: Program, value: int, activation: Callable[[int], Any]
-) -> tuple[list[Eqn], Eqn | None]:
+def _walk_back(context: Context, value: int) -> tuple[list[Eqn], Eqn | None]:
     """The run of steps that ends in `value`, in order, and the core it starts from, if any.
 
     An intermediate value that something else reads too ends the run: it must stay visible.
     """
+    program = context.program
     chain: list[Eqn] = []
     while (eqn := program.producer.get(value)) is not None:
         if _is_core(program, eqn):
             return chain[::-1], eqn
         movable = _is_step(program, eqn) or _is_bijective(program, eqn)
-        if not movable or activation(value):
+        if not movable or context.activation(value):
             break
         (before,) = program.active_inputs(eqn)
         chain.append(eqn)
@@ -152,22 +172,23 @@ def _standing_alone(program: Program, chain: list[Eqn]) -> Affine:
 
 def _bias_only(chain: list[Eqn]) -> int:
     """How much of the run a product keeps unfolded: its bias, which is one addition."""
-    moved = next((i for i, eqn in enumerate(chain) if eqn.name in STEPS), 0)
+    moved = next((i for i, eqn in enumerate(chain) if is_step(eqn)), 0)
     return moved + 1 if chain and chain[moved].name == "add" else 0
 
 
-def _before(program: Program, core: Eqn, value: int, activation: Callable[[int], Any]) -> list[Eqn]:
+def _before(context: Context, core: Eqn, value: int) -> list[Eqn]:
     """The run before a core that can be folded into it."""
+    program = context.program
     if program.consumers[value] > 1:
         return []
-    chain, other = _walk_back(program, value, activation)
+    chain, other = _walk_back(context, value)
     if other is not None:  # the run belongs to the product it comes from
         return []
     allowed = _input_features(program, core)
     start = 0
     for k, eqn in enumerate(chain):
-        if eqn.name in ("mul", "div"):
-            axes = _constant_axes(program, eqn)
+        if _is_factor(eqn):
+            axes = _constant_axes(context, eqn)
             for step in chain[k + 1 :]:
                 if not _is_step(program, step):
                     axes = push_axes(program, step, axes)
@@ -180,7 +201,7 @@ def _before(program: Program, core: Eqn, value: int, activation: Callable[[int],
 
 def _output_features(program: Program, core: Eqn) -> set[int]:
     rank = len(program.shape(core.outputs[0]))
-    if core.name in SUMS:
+    if _is_sum(core):
         return set(range(rank))
     if core.name == "conv_general_dilated":
         return {core.params["dimension_numbers"].out_spec[1]}
@@ -199,65 +220,15 @@ def _input_features(program: Program, core: Eqn) -> set[int]:
     return {*contract[side], *batch[side]}
 
 
-def _constant_axes(program: Program, eqn: Eqn) -> set[int]:
-    """The axes along which the constant operand of a step may vary."""
-    constant = next(v for v in eqn.inputs if v not in program.active)
-    return varying_axes(program, constant)
+def _constant_axes(context: Context, eqn: Eqn) -> Axes:
+    """The axes along which the constant operand of a factor varies."""
+    return context.varying[next(v for v in eqn.inputs if v not in context.program.active)]
 
 
-def _pulled(program: Program, before: list[Eqn], eqn: Eqn) -> set[int]:
-    """The axes along which a step's constant varies, as axes of the core's output."""
-    axes = _constant_axes(program, eqn)
+def _pulled(context: Context, before: list[Eqn], eqn: Eqn) -> Axes | set[int]:
+    """The axes along which a factor's constant varies, as axes of the core's output."""
+    axes: Axes | set[int] = _constant_axes(context, eqn)
     for step in reversed(before):
-        if not _is_step(program, step):
-            axes = pull_axes(program, step, axes)
+        if not _is_step(context.program, step):
+            axes = pull_axes(context.program, step, axes)
     return axes
-
-
-def varying_axes(program: Program, constant: int) -> set[int]:
-    """The axes along which a constant may vary: all of a parameter's, none that were broadcast."""
-    shape = program.shape(constant)
-    long = {i for i, size in enumerate(shape) if size > 1}
-    eqn = program.producer.get(constant)
-    if eqn is None:
-        return long
-    if eqn.name in ("reshape", "transpose", "squeeze", "broadcast_in_dim", "rev"):
-        return push_axes(program, eqn, varying_axes(program, eqn.inputs[0])) & long
-    if eqn.name in ELEMENTWISE:
-        operands = [varying_axes(program, v) for v in eqn.inputs if program.shape(v)]
-        return set().union(*operands) & long
-    return long
-
-
-def push_axes(program: Program, eqn: Eqn, axes: set[int]) -> set[int]:
-    """Where a set of axes of a structural equation's input is in its output."""
-    origin = _origins(program, eqn)
-    return {i for i, sources in enumerate(origin) if axes & sources}
-
-
-def pull_axes(program: Program, eqn: Eqn, axes: set[int]) -> set[int]:
-    """Where a set of axes of a structural equation's output is in its input."""
-    origin = _origins(program, eqn)
-    return set().union(*(origin[i] for i in axes)) if axes else set()
-
-
-def _origins(program: Program, eqn: Eqn) -> list[set[int]]:
-    """For each axis of a structural equation's output, the axes of its input it is made of."""
-    source = program.active_inputs(eqn)[0] if program.active_inputs(eqn) else eqn.inputs[0]
-    shape, out = program.shape(source), program.shape(eqn.outputs[0])
-    if eqn.name == "transpose":
-        return [{i} for i in eqn.params["permutation"]]
-    if eqn.name == "squeeze":
-        return [{i} for i in range(len(shape)) if i not in eqn.params["dimensions"]]
-    if eqn.name == "broadcast_in_dim":
-        back = {int(o): i for i, o in enumerate(eqn.params["broadcast_dimensions"])}
-        return [
-            {back[o]} if o in back and shape[back[o]] == out[o] else set() for o in range(len(out))
-        ]
-    if eqn.name == "reshape":
-        pairs = {new: old for old, new in kept_axes(shape, out)}
-        mixed = {i for i, n in enumerate(shape) if n > 1} - set(pairs.values())
-        return [
-            {pairs[i]} if i in pairs else (mixed if out[i] > 1 else set()) for i in range(len(out))
-        ]
-    return [{i} for i in range(len(out))]

@@ -14,9 +14,10 @@ import numpy as np
 from .activations import PRELU
 from .blocks import Entry, at, of_each_entry
 from .convolutions import cheap_form
-from .fold import STEPS, Affine, changes_scale
-from .layers import LINEAR, Layer
-from .program import Eqn, Program, evaluate, run, single
+from .fold import Affine, changes_scale, is_step, shifts
+from .kinds import KINDS
+from .layer import Layer
+from .program import Eqn, Program, evaluate, run, single, unstopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ class Given:
 class Op(Given):
     """A layer at work: `op(*inputs)` is its output (a tuple where it has several).
 
-    detail: the activation's function, the pooling equation, or what the layer's own `detail` is.
+    detail: the activation's function, the pooling equation, what a structure does with its values
+    (whatever the model says of their gradient), or what the layer's own `detail` is.
     non_negative: whether the inputs are known not to be negative.
     """
 
@@ -125,17 +127,19 @@ def tupled(value: Any) -> tuple:
 
 def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     """The layer as a function, with the constants and activations in `env`."""
-    if layer.kind in LINEAR:
+    if KINDS[layer.kind].linear:
         return make_linear(program, layer, env)
 
-    def apply(*inputs):
+    def apply(*inputs, by=evaluate):
         inner = {**env, **dict(zip(layer.inputs, inputs, strict=True))}
-        outs = run(layer.eqns, inner)
+        outs = run(layer.eqns, inner, by)
         return bare(outs[v] for v in layer.outputs)
 
     detail = layer.detail
     if layer.kind == "max_pool":
         detail = layer.eqns[-1]
+    elif layer.kind == "structure":
+        detail = partial(apply, by=unstopped)
     elif layer.kind == "activation" and detail.name == PRELU:
         detail = apply
     return Op(layer, apply, detail)
@@ -148,7 +152,7 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
         return lambda value: run(eqns, {**env, start: value})[stop] if eqns else value
 
     def moves(eqns: Sequence[Eqn]) -> list[Eqn]:
-        return [eqn for eqn in eqns if eqn.name not in STEPS]
+        return [eqn for eqn in eqns if not is_step(eqn)]
 
     def like(value: int) -> jax.Array:
         return jnp.zeros(program.shape(value), _dtype(program, value))
@@ -157,7 +161,7 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     out = layer.outputs[0]
     if affine.core is None:
         offset, factor = _offset_and_factor(steps(affine.post, affine.root, out), like(affine.root))
-        has_offset = _has_offset(affine.post)
+        has_offset = shifts(program, affine.post)
         return Linear(layer, scaled, factor, offset if has_offset else None, x_like)
 
     core = affine.core
@@ -178,13 +182,13 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
         shift, factor = _offset_and_factor(before, like(affine.root))
         if any(changes_scale(program, eqn) for eqn in affine.pre):
             w = w * _input_factor(core, factor, w, side)
-        if _has_offset(affine.pre):
+        if shifts(program, affine.pre):
             b = after(product(shift, env[core.inputs[side]]))
     if affine.post:
         offset, pull = jax.vjp(after, like(core_out))
         if any(changes_scale(program, eqn) for eqn in affine.post):
             w = w * _output_factor(core, pull(jnp.ones_like(offset))[0], w, side)
-        if b is None and _has_offset(affine.post):
+        if b is None and shifts(program, affine.post):
             b = offset
     to_core = _rearranged(moves(affine.pre))
     from_core = _rearranged(moves(affine.post))
@@ -207,9 +211,9 @@ def bare_product(program: Program, layer: Layer) -> Eqn | None:
     """The convolution or product of a layer that reads the layer's own input and weights; None
     if a factor is folded into them."""
     affine = layer.detail
-    if layer.kind not in LINEAR or affine.core is None:
+    if not KINDS[layer.kind].linear or affine.core is None:
         return None
-    folded = any(eqn.name in STEPS for eqn in affine.pre) or any(
+    folded = any(is_step(eqn) for eqn in affine.pre) or any(
         changes_scale(program, eqn) for eqn in affine.post
     )
     weighs = affine.core.name in ("conv_general_dilated", "dot_general")
@@ -237,10 +241,6 @@ def factor(op: Op, values: Sequence[jax.Array], k: int) -> Linear:
 def scaled(x: jax.Array, weights: jax.Array, entry: Entry | None) -> Any:
     """The product of a layer that only scales."""
     return jax.tree.map(lambda w: x * w, weights if entry is None else entry(weights))
-
-
-def _has_offset(eqns: Sequence[Eqn]) -> bool:
-    return any(eqn.name in ("add", "sub") for eqn in eqns)
 
 
 def _dtype(program: Program, value: int) -> Any:

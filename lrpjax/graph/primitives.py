@@ -10,10 +10,10 @@ entry: "x" where an entry of the output depends on the entries at the same place
 linear: "all" where the output is linear in its values together, "each" where it is in each of
     two by itself (a product), "0" where it is in operand 0 alone.
 role: "sum", "max", "reduce" (other reductions to fewer numbers), "scan" (along an axis), "conv",
-    "dot", "random", "branch", "loop", or "-".
+    "dot", "complex" (of complex numbers alone), "random", "branch", "loop", or "-".
 axes: how axes go through, by the name of a rule in `axes`.
-sign: "keeps" where operands that are not negative give what is not negative, "never" where the
-    output is never negative, "-" where neither is known.
+sign: "keeps" where operands that are not negative give what is not negative, "any" where one such
+    operand is enough, "never" where the output is never negative, "-" where none of it is known.
 degree: of the output in the scale of the operands: "same", "sum" or "difference" of theirs, a
     number that multiplies theirs, "power" (a parameter does), "none" (a number without scale),
     "-" where there is none.
@@ -62,13 +62,13 @@ sub                       -      -    x      all     -       same           -   
 neg                       -      -    x      all     -       same           -      same
 mul                       -      -    x      each    -       same           keeps  sum
 div                       -      -    x      0       -       same           keeps  difference
-real                      -      -    x      all     -       same           -      same
-imag                      -      -    x      all     -       same           -      same
-conj                      -      -    x      all     -       same           -      same
-complex                   -      -    x      all     -       same           -      same
+real                      -      -    x      all     complex same           -      same
+imag                      -      -    x      all     complex same           -      same
+conj                      -      -    x      all     complex same           -      same
+complex                   -      -    x      all     complex same           -      same
 # entry by entry
 abs                       -      -    x      -       -       same           never  same
-max                       -      -    x      -       -       same           keeps  same
+max                       -      -    x      -       -       same           any    same
 min                       -      -    x      -       -       same           keeps  same
 clamp                     -      -    x      -       -       same           keeps  same
 sign                      -      -    x      -       -       same           keeps  none
@@ -161,8 +161,20 @@ _CHOICES = {
     "one": {"x", "-"},
     "entry": {"x", "-"},
     "linear": {"all", "each", "0", "-"},
-    "role": {"sum", "max", "reduce", "scan", "conv", "dot", "random", "branch", "loop", "-"},
-    "sign": {"keeps", "never", "-"},
+    "role": {
+        "sum",
+        "max",
+        "reduce",
+        "scan",
+        "conv",
+        "dot",
+        "complex",
+        "random",
+        "branch",
+        "loop",
+        "-",
+    },
+    "sign": {"keeps", "any", "never", "-"},
 }
 
 
@@ -203,7 +215,7 @@ class Primitive:
     @property
     def is_step(self) -> bool:
         """Whether it is a step of an affine run, if all but one of its operands are constants."""
-        return self.is_entrywise and self.linear != "-" and not self.is_move
+        return self.is_entrywise and self.linear != "-" and not self.is_move and self.role == "-"
 
     @property
     def is_addition(self) -> bool:

@@ -35,6 +35,7 @@ class Program:
     """Equations in order, from `consts` (parameters) and `inputs` (the leaves of x) to `outputs`.
 
     avals: shape and dtype of each value, by number. literals: the values written in the code.
+    fixed: of the constants those that are no parameters of the model.
     """
 
     eqns: list[Eqn] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Program:
     consts: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    fixed: set[int] = field(default_factory=set)
 
     @cached_property
     def producer(self) -> dict[int, Eqn]:
@@ -183,6 +185,11 @@ def is_inexact(array: Any) -> bool:
     return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
+def is_real(array: Any) -> bool:
+    """Whether an array, or what has its dtype, holds real numbers with a fraction."""
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
 def single(dtype) -> Any:
     """float32 for half precision and less (float8), the dtype itself otherwise."""
     dtype = jnp.dtype(dtype)
@@ -210,6 +217,11 @@ def evaluate(eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
         params["mantissa_bits"] = max(params["mantissa_bits"], _SINGLE.nmant)
     outs = eqn.primitive.bind(*values, **params)
     return outs if eqn.primitive.multiple_results else [outs]
+
+
+def unstopped(eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
+    """As `evaluate`, with a gradient where the model stops it."""
+    return values if eqn.name == "stop_gradient" else evaluate(eqn, values)
 
 
 def run(eqns: Sequence[Eqn], env: dict[int, Any], by: Callable = evaluate) -> dict[int, Any]:

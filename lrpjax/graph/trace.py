@@ -66,16 +66,43 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
         ) from error
     program, closed_over = flatten(closed, len(x_leaves))
     values = arrays + closed_over
-    names: dict[int, str] = {}
-    for name, container in _containers(model):
-        for path, leaf in _named_arrays(name, container):
-            names.setdefault(id(leaf), path)
+    held = _Held(model)
     paths = {
-        number: names[id(value)]
+        number: held.names[id(value)]
         for number, value in zip(program.consts, values, strict=True)
-        if id(value) in names
+        if id(value) in held.names
     }
+    closed_numbers = zip(program.consts[len(arrays) :], closed_over, strict=True)
+    program.fixed = {n for n, value in closed_numbers if held.is_fixed(value, is_tree, bool(paths))}
     return program, values, paths, structure[-1]
+
+
+class _Held:
+    """The arrays that a model holds, and what is known of those that it does not.
+
+    names: the path of each array, by its identity.
+    """
+
+    def __init__(self, model: Callable):
+        self.names: dict[int, str] = {}
+        self._declares = self._has_plain = False
+        for name, container in _containers(model):
+            self._declares |= bool(_keras_variables(container))
+            for path, leaf in _named_arrays(name, container):
+                self.names.setdefault(id(leaf), path)
+                self._has_plain |= isinstance(leaf, np.ndarray) and leaf is not container
+
+    def is_fixed(self, value: Any, is_tree: bool, has_parameters: bool) -> bool:
+        """Whether a constant that the model closes over is no parameter of it.
+
+        That is what a module that declares its parameters does not hold, or an array of numpy
+        beside parameters of JAX. Whatever else has no name may be a parameter.
+        """
+        if id(value) in self.names:
+            return False
+        if is_tree or self._declares:
+            return True
+        return has_parameters and not isinstance(value, jax.Array) and not self._has_plain
 
 
 def _reason(error: Exception) -> str:
@@ -161,15 +188,13 @@ def _named_arrays(name: str, container: Any) -> Iterator[tuple[str, Any]]:
     """The arrays in a container with their paths; without a parent, after their variable."""
     if isinstance(container, type):
         return
-    try:
-        variables = getattr(container, "variables", None)
-    except ValueError:  # an unbound linen module has none
-        variables = None
-    if isinstance(variables, list) and all(hasattr(v, "path") for v in variables):  # Keras
+    keras = _keras_variables(container)
+    if keras is not None:
         own = f"{getattr(container, 'name', '')}/"  # a model that made its layers itself
-        for variable in variables:
+        for variable in keras:
             yield variable.path.removeprefix(own).replace("/", "."), variable.value
         return
+    variables = _variables(container)
     try:
         leaves, _ = jax.tree.flatten_with_path(container if variables is None else variables)
     except (TypeError, ValueError):  # not every object a function refers to is a sound pytree
@@ -178,6 +203,20 @@ def _named_arrays(name: str, container: Any) -> Iterator[tuple[str, Any]]:
         if _is_array(leaf):
             own = _path(path)
             yield own if "." in own else ".".join(filter(None, (name, own))), leaf
+
+
+def _variables(container: Any) -> Any:
+    try:
+        return getattr(container, "variables", None)
+    except ValueError:  # an unbound linen module has none
+        return None
+
+
+def _keras_variables(container: Any) -> list | None:
+    """The variables of a Keras model or layer; None for anything else."""
+    variables = None if isinstance(container, type) else _variables(container)
+    is_keras = isinstance(variables, list) and all(hasattr(v, "path") for v in variables)
+    return variables if is_keras else None
 
 
 def _path(keys: tuple) -> str:

@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from .kernels import input_labels, is_stack, label_outputs
-from .layers import Graph, Layer
+from .kinds import KINDS
+from .layer import Layer
+from .layers import Graph
 from .ops import Linear
 from .program import run
 
@@ -93,7 +95,7 @@ def _passed(graph: Graph, layer: Layer) -> tuple[Layer | None, list[tuple[Layer,
 def _passes(layer: Layer) -> bool:
     if layer.kind == "sum" and layer.detail.core.name == "cumsum":
         return False
-    return len(layer.inputs) == 1 and layer.kind in ("activation", "max_pool", "sum", "structure")
+    return len(layer.inputs) == 1 and KINDS[layer.kind].passes
 
 
 def _through(

@@ -4,6 +4,8 @@ A rule is `rule(function, **parameters)`. The functions, by the layers they are 
 
 * linear layers (conv, dense, scale): z, epsilon, gamma, zplus, alpha_beta, flat, wsquare, zbox
 * sums, means and average pools: input_times_gradient, positive_share
+* factors without a shift: one_to_one
+* what only moves values: moved
 * max-pooling: winner_takes_all, proportional
 * activations: pass_, guided, deconv, rect
 * additions of two values: add_copy, add_signed, add_alpha_beta
@@ -36,6 +38,9 @@ from .passing import deconv as deconv
 from .passing import gradient as gradient
 from .passing import guided as guided
 from .passing import input_times_gradient as input_times_gradient
+from .passing import moved as moved
+from .passing import nothing as nothing
+from .passing import one_to_one as one_to_one
 from .passing import pass_ as pass_
 from .passing import positive_share as positive_share
 from .passing import rect as rect

@@ -46,13 +46,13 @@ def product(
 
     Each factor is seen as the input of a linear layer whose weights are the other, under the rule
     `of`. share "uniform": each gets half of what it would get so (Achtibat et al. 2024, eq. 13).
-    "detached": where one only weighs the other (attention after its softmax, a gate after its
-    sigmoid, or else after another activation), the other gets everything and the weights none
-    (Ali et al. 2022; for gates Arras et al. 2017); half and half where neither does.
+    "detached": where one only weighs the other (see `graph.products`: a mask, attention, a gate),
+    the other gets everything and the weights none (Ali et al. 2022; for gates Arras et al. 2017);
+    half and half where neither does.
     """
     values = (a, c)
     elementwise = op.layer.primitive == "mul"
-    weights = op.detail if share == "detached" else None
+    weights = op.detail.weighs if share == "detached" else None
 
     def pull_to(k: int) -> Pull | None:
         if k == weights:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from ..graph import Linear, Op, bare, tupled
-from .passing import gradient, unbroadcast
+from .passing import gradient, moved, unbroadcast
 from .pooling import winner_takes_all
 from .rule import negative, positive
 
@@ -136,8 +136,14 @@ def paired_winner(op: Op, x: jax.Array, y: jax.Array) -> Pair:
 
 
 def paired_gradient(op: Op, *values: jax.Array) -> Pair:
-    """J^T for both multipliers: sums, averages and whatever only moves values."""
+    """J^T for both multipliers: sums, averages, other linear maps."""
     pull = jax.vmap(gradient(op, *values))
+    return pull, _push(pull, values[-1])
+
+
+def paired_moved(op: Op, *values: jax.Array) -> Pair:
+    """`moved` for both multipliers."""
+    pull = jax.vmap(moved(op, *values))
     return pull, _push(pull, values[-1])
 
 

@@ -5,7 +5,7 @@ x, y: input and output of the layer; R: relevance of y.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import float0
 
-from ..graph import Op, bare, is_inexact
+from ..graph import Linear, Op, bare, is_inexact
 from .rule import negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
@@ -33,6 +33,21 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
     function: Callable = op
     if op.layer.kind == "activation":
         function = lambda x: op.detail(x).astype(y.dtype)  # a cast may belong to it
+    return _pullback(function, inputs, y)
+
+
+def nothing(op: Op, *values: jax.Array) -> Pull:
+    """Nothing goes on: whole numbers and truth values have no relevance."""
+    return lambda r: bare(None for _ in op.layer.inputs)
+
+
+def moved(op: Op, *values: jax.Array) -> Pull:
+    """R moves back to where the values came from, also where the model stops their gradient."""
+    *inputs, y = values
+    return _pullback(op.detail, inputs, y)
+
+
+def _pullback(function: Callable, inputs: Sequence[jax.Array], y: Any) -> Pull:
     _, pull = jax.vjp(function, *inputs)
     of_inexact = lambda r, y: r if is_inexact(y) else np.zeros(y.shape, float0)
 
@@ -43,10 +58,21 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
     return towards
 
 
-def input_times_gradient(op: Op, x: jax.Array, y: jax.Array) -> Pull:
-    """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean or an average pool."""
-    _, pull = jax.vjp(op, x)
-    return lambda r: x * pull(r / stabilise(y))[0]
+def input_times_gradient(op: Op, *values: jax.Array) -> Pull:
+    """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean, or any linear map of values."""
+    *inputs, y = values
+    _, pull = jax.vjp(op, *inputs)
+
+    def towards(r):
+        shares = pull(r / stabilise(y))
+        return bare(x * share for x, share in zip(inputs, shares, strict=True))
+
+    return towards
+
+
+def one_to_one(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
+    """R_j = sum_i 1[W_ij != 0] R_i where each output is a factor times one input."""
+    return lambda r: op.T(r, lambda w: (w != 0).astype(w.dtype))
 
 
 def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
@@ -150,6 +176,8 @@ def add_alpha_beta(
 
 
 def unbroadcast(r: jax.Array, like: jax.Array) -> jax.Array:
-    """Sums relevance over the axes along which an operand was repeated."""
+    """Sums relevance over the axes along which an operand was repeated; a number has none."""
+    if like.ndim < r.ndim:
+        return r.sum()
     axes = tuple(i for i, (n, m) in enumerate(zip(like.shape, r.shape, strict=True)) if n < m)
     return r.sum(axes, keepdims=True) if axes else r

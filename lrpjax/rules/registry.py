@@ -8,24 +8,9 @@ from typing import Any
 
 from .._compat import primitive_names
 from .._text import columns
-from ..graph import REGISTERED, covered
+from ..graph import KINDS, REGISTERED, covered
 from .rule import Rule
 from .rule import rule as make_rule
-
-# How LRP treats each kind of layer. The gradient family needs no rule anywhere.
-_LRP = {
-    "conv": "the method's own rule, with bias and BatchNorm folded in",
-    "dense": "the method's own rule, with bias and BatchNorm folded in",
-    "scale": "the method's own rule",
-    "sum": "in proportion to the terms, or to their positive parts (z+)",
-    "max_pool": "all to the first maximum of a window",
-    "add": "in proportion to the terms (z), or to their positive and negative parts (alpha-beta)",
-    "activation": "unchanged",
-    "norm": "unchanged; statistics are constants",
-    "softmax": "Taylor, where relevance arrives (uniform attention)",
-    "product": "the value gets all, attention and gates none; or half and half (uniform)",
-    "structure": "moved with the values",
-}
 
 
 def register(primitive: Any, rule: Rule | Callable | None) -> None:
@@ -64,7 +49,7 @@ def coverage() -> list[dict[str, str]]:
     For activations the functions that are recognised stand in the place of primitives.
     """
     return [
-        {"kind": kind, "primitives": " ".join(names), "lrp": _LRP[kind]}
+        {"kind": kind, "primitives": " ".join(names), "lrp": KINDS[kind].lrp}
         for kind, names in covered().items()
     ]
 
