@@ -15,8 +15,9 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 @pytest.fixture
 def getkey(request):
-    """`getkey()` is a fresh key each time; the sequence depends on the test's name alone."""
-    root = jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+    """`getkey()` is a fresh key each time; the test's and its file's name alone decide which."""
+    name = f"tests/{request.node.path.name}::{request.node.name}"
+    root = jax.random.key(zlib.crc32(name.encode()))
     counter = itertools.count()
     return lambda: jax.random.fold_in(root, next(counter))
 

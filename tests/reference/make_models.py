@@ -1,4 +1,4 @@
-"""Writes what torch computes on the networks that tests/test_imagenet_networks.py loads.
+"""Writes what torch computes on the networks that tests/models/test_imagenet_networks.py loads.
 
     python tests/reference/make_models.py
 
@@ -26,7 +26,7 @@ from torch.nn.functional import conv2d, linear
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 sys.path.append(str(Path(__file__).parents[1]))
-import reference_weights as given
+from helpers import reference_weights as given
 
 FOLDER = Path(__file__).parent
 EPSILON, GAMMA, STABILISER = 1e-6, 0.25, 1e-9  # lrpjax's

@@ -1,4 +1,4 @@
-"""Writes the maps of captum and zennit that tests/test_reference.py compares lrpjax with.
+"""Writes the maps of captum and zennit that tests/rules/test_reference.py compares lrpjax with.
 
     python tests/reference/make_reference.py
 

@@ -1,4 +1,4 @@
-"""Writes the small files of torch that tests/test_weight_files.py reads.
+"""Writes the small files of torch that tests/models/test_weight_files.py reads.
 
     python tests/reference/make_torch_files.py
 
