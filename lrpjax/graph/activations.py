@@ -19,7 +19,7 @@ from .._compat import outside_traces
 from .primitives import TABLE
 from .program import Eqn, Program, evaluate, single
 
-ELEMENTWISE = {name for name, row in TABLE.items() if row.is_entrywise}
+ELEMENTWISE = {n for n, row in TABLE.items() if row.is_entrywise and row.role == "-"}
 _AFFINE = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 _LARGEST = 32  # equations in an activation
 _NEAR_ZERO = np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel()  # where thresholds may hide

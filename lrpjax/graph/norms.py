@@ -84,7 +84,7 @@ def _reduced_alike(
     """Whether x is itself reduced from values of the statistic's (a cosine of two, the mean in
     Keras' LayerNorm), or the statistic is a sum over windows of x (local response)."""
     own = _statistic(program, uniform, x, last)
-    if own is not None and set(own.roots) <= set(statistic.roots):
+    if own is not None and not set(own.roots).isdisjoint(statistic.roots):
         return True
     reductions = {eqn.name for eqn in statistic.eqns if primitives.of(eqn.name).reduces}
     return statistic.roots == (x,) and reductions == {"reduce_window_sum"}

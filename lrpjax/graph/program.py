@@ -11,7 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import CALLS, ClosedJaxpr, Literal, call_body, jaxpr_as_fun, scope, users_line
+from .._compat import (
+    CALLS,
+    ClosedJaxpr,
+    Literal,
+    call_body,
+    jaxpr_as_fun,
+    outside_traces,
+    scope,
+    users_line,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +99,7 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
     program = Program()
     arrays: list[Any] = []
     known: dict[int, int] = {}
+    numbers: dict[int, Any] = {}  # whole numbers and truth values that are known before it runs
 
     def new(aval: Any) -> int:
         program.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
@@ -97,8 +107,10 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
 
     def constant(array) -> int:
         if id(array) not in known:
-            known[id(array)] = new(jnp.asarray(array) if np.isscalar(array) else array)
+            value = known[id(array)] = new(jnp.asarray(array) if np.isscalar(array) else array)
             arrays.append(array)
+            if np.shape(array) == () and not is_inexact(program.avals[value]):
+                numbers.update({} if isinstance(array, jax.core.Tracer) else {value: array})
         return known[id(array)]
 
     def inline(
@@ -115,6 +127,8 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
                 return constant(atom.val)
             value = new(atom.aval)
             program.literals[value] = np.asarray(atom.val, program.avals[value].dtype)
+            if not is_inexact(program.avals[value]):
+                numbers[value] = program.literals[value]
             return value
 
         for eqn in jaxpr.eqns:
@@ -126,8 +140,13 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
                 outs = inline(call_body(eqn), ins, line, path)
             elif eqn.primitive.name == "scan":
                 outs = inline(_unrolled(eqn), ins, line, path)
+            elif eqn.primitive.name == "cond" and ins[0] in numbers:
+                branches = eqn.params["branches"]
+                taken = min(max(int(numbers[ins[0]]), 0), len(branches) - 1)
+                outs = inline(branches[taken], ins[1:], line, path)
             else:
                 outs = [new(var.aval) for var in eqn.outvars]
+                _note_number(eqn, ins, outs, numbers)
                 program.eqns.append(
                     Eqn(
                         eqn.primitive,
@@ -154,6 +173,15 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
             live.update(eqn.inputs)
     program.eqns = kept[::-1]
     return program, arrays
+
+
+def _note_number(eqn: Any, ins: list[int], outs: list[int], numbers: dict[int, Any]) -> None:
+    """Adds what an equation makes of known whole numbers: the index of a branch."""
+    scalar = [var.aval.shape == () and not is_inexact(var.aval) for var in eqn.outvars]
+    if ins and all(v in numbers for v in ins) and all(scalar):
+        with outside_traces():
+            made = eqn.primitive.bind(*(numbers[v] for v in ins), **eqn.params)
+        numbers.update(zip(outs, made if eqn.primitive.multiple_results else [made], strict=True))
 
 
 def _unrolled(eqn) -> ClosedJaxpr:

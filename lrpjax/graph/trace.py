@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax.errors import FlaxError, TraceContextError
 
-from .program import Program, flatten
+from .program import Program, flatten, is_inexact
 
 # Parts of a parameter's path that name how it is stored, not where it belongs.
 _STORAGE = {"params", "raw_value", "_fun"}
@@ -72,8 +72,10 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
         for number, value in zip(program.consts, values, strict=True)
         if id(value) in held.names
     }
+    # Named numbers beside: the model has parameters, and an array of numpy is none of them.
+    weighs = any(is_inexact(v) for n, v in zip(program.consts, values, strict=True) if n in paths)
     closed_numbers = zip(program.consts[len(arrays) :], closed_over, strict=True)
-    program.fixed = {n for n, value in closed_numbers if held.is_fixed(value, is_tree, bool(paths))}
+    program.fixed = {n for n, value in closed_numbers if held.is_fixed(value, is_tree, weighs)}
     return program, values, paths, structure[-1]
 
 
