@@ -13,7 +13,7 @@ import numpy as np
 from ._compat import outside_traces
 from .graph import Graph, Layer
 from .method import Method
-from .rules import Rule, softmax_taylor
+from .rules import Rule
 
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
@@ -124,7 +124,7 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
     last_softmax = _last_softmax(graph)
     for layer in layers:
         rule = method.rule_for(layer)
-        if rule is None or (layer is last_softmax and rule.function is softmax_taylor):
+        if rule is None or (layer is last_softmax and rule.facts.inside_only):
             raise NotImplementedError(_no_rule(graph, method, layer))
         found.append(rule)
     return found

@@ -14,16 +14,22 @@ import numpy as np
 from jax.dtypes import float0
 
 from ..graph import Op, bare, is_inexact
-from .rule import negative, positive, stabilise
+from .rule import known, negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
 
 
+def _unclipped(clip: Any = None, **_: Any) -> bool:
+    return clip is None
+
+
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=True)
 def pass_(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_in = R. An activation hands relevance on unchanged. Bach et al. 2015."""
     return lambda r: r
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def gradient(op: Op, *values: jax.Array) -> Pull:
     """R_in = J^T R, J the Jacobian of the layer: what `jax.vjp` does.
 
@@ -43,12 +49,14 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
     return towards
 
 
+@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
 def input_times_gradient(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean or an average pool."""
     _, pull = jax.vjp(op, x)
     return lambda r: x * pull(r / stabilise(y))[0]
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik, c_ij = J_ij x_j: the z+ rule of a sum or a mean.
 
@@ -69,16 +77,19 @@ def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     return towards
 
 
+@known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def guided(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_in = 1[x > 0] max(R, 0) at a ReLU. Springenberg et al. 2015."""
     return lambda r: jnp.where(x > 0, positive(r), 0)
 
 
+@known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def deconv(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_in = max(R, 0) at a ReLU, whatever the forward pass did. Zeiler and Fergus 2014."""
     return lambda r: positive(r)
 
 
+@known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
     """R_in = 1[x > 0] 1[y R > tau] R at a ReLU, tau the percentile of y R over a sample's units.
 
@@ -97,6 +108,7 @@ def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
     return pull
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     """R_a = R, R_c = +-R: the derivative of a +- c."""
     return lambda r: tuple(
@@ -104,6 +116,7 @@ def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     )
 
 
+@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
 def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     """R_a = a R / (a + c), R_c = c R / (a + c), for a - c with -c in c's place."""
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
@@ -115,6 +128,9 @@ def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     return pull
 
 
+@known(
+    linear=_unclipped, conserves=_unclipped, stabilises=False, takes_apart=False, inside_only=False
+)
 def add_alpha_beta(
     op: Op,
     a: jax.Array,
