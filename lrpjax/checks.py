@@ -120,6 +120,13 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
                 "the input and the output, and its path is not known before it runs: write it "
                 "without (jnp.where, or a loop of fixed length)."
             )
+    activations = [layer.detail for layer in graph.layers if layer.kind == "activation"]
+    if method.needs_cuts and activations and not any(a.cuts for a in activations):
+        smooth = ", ".join(sorted({a.name for a in activations}))
+        raise NotImplementedError(
+            f"{method.name} differs from the gradient only where an activation cuts (ReLU, leaky "
+            f'ReLU, clips), and those of this model are smooth ({smooth}): take "gradient".'
+        )
     found = []
     last_softmax = _last_softmax(graph)
     for layer in layers:

@@ -30,6 +30,7 @@ Colour = Literal["sum", "max-abs"]
         "paired",
         "colour",
         "sparse",
+        "needs_cuts",
     ],
 )
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Method:
     paired: whether two multipliers travel, for positive and negative differences.
     colour: how a map is reduced to one value for each pixel before maps are compared: what the
     paper takes (appendix). sparse: whether all but a few entries of a map are zero.
+    needs_cuts: whether only activations that cut (ReLU, leaky ReLU, clips) make it another method
+    than the gradient, so that it is refused where none does.
     patterns: what stands in the place of each layer's weights, by layer name, or None.
     """
 
@@ -63,6 +66,7 @@ class Method:
     paired: bool = False
     colour: Colour = "sum"
     sparse: bool = False
+    needs_cuts: bool = False
     baseline: Any = field(default=None, compare=False)
     patterns: dict[str, jax.Array] | None = field(default=None, compare=False)
 

@@ -10,6 +10,7 @@ import numpy as np
 from . import rules as r
 from .composites import by_kind, first_layer, or_else
 from .entries import named
+from .graph.activations import CUTTING
 from .method import Colour, Start
 from .method import Method as Method
 from .rules import Rule, rule
@@ -287,25 +288,40 @@ def excitation_bp() -> Method:
     return replace(zplus(), name="excitation-bp", start="one")
 
 
+_START = '(start="logit": protocol of Sixt et al. 2020)'
+
+
+def _cutting(name: str, cut: Rule) -> Method:
+    """The gradient, with a rule of its own for the activations that cut."""
+    made = backprop(name, "one", colour="max-abs", **dict.fromkeys(CUTTING, cut))
+    return replace(made, needs_cuts=True)
+
+
 @named(
     "guided-bp",
-    "J^T with 1[x > 0] max(R, 0) at each ReLU",
+    f"J^T with f'(x) max(R, 0) where an activation f cuts {_START}",
     "Springenberg et al. 2015",
     "no",
     _NOT_LINEAR,
 )
 def guided_bp() -> Method:
-    return backprop("guided-bp", "logit", colour="max-abs", relu=rule(r.guided))
+    return _cutting("guided-bp", rule(r.guided))
 
 
-@named("deconv", "J^T with max(R, 0) at each ReLU", "Zeiler and Fergus 2014", "no", _NOT_LINEAR)
+@named(
+    "deconv",
+    f"J^T with max(R, 0) where an activation cuts {_START}",
+    "Zeiler and Fergus 2014",
+    "no",
+    _NOT_LINEAR,
+)
 def deconv() -> Method:
-    return backprop("deconv", "logit", colour="max-abs", relu=rule(r.deconv))
+    return _cutting("deconv", rule(r.deconv))
 
 
 @named(
     "rect-grad",
-    "J^T with 1[x > 0] 1[y R > tau] R at each ReLU, tau the 98th percentile",
+    f"J^T with f'(x) 1[y R > tau] R where y = f(x) cuts, tau the 98th percentile {_START}",
     "Kim et al. 2019",
     "no",
     _NOT_LINEAR,
@@ -314,9 +330,7 @@ def rect_grad(percentile: float = 98) -> Method:
     """percentile: of y R over a layer's units, below which a unit passes nothing on."""
     if not 0 <= percentile <= 100:
         raise ValueError(f"The percentile lies between 0 and 100, got {percentile}.")
-    relu = rule(r.rect, percentile=percentile)
-    made = backprop("rect-grad", "logit", colour="max-abs", relu=relu)
-    return replace(made, sparse=True)
+    return replace(_cutting("rect-grad", rule(r.rect, percentile=percentile)), sparse=True)
 
 
 def _positive(name: str, value: float) -> float:

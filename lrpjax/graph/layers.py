@@ -44,7 +44,8 @@ class Layer:
     detail: what the kind needs to be evaluated (see `ops`).
     first, last: no other linear layer lies between the input and this one, or above it.
     non_negative: its inputs cannot be negative.
-    feature: the axis of its (first) input's features, or None.
+    feature, batch: the axes of its (first) input's features and of its (first) output's batch, or
+    None.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Layer:
     last: bool = False
     non_negative: bool = False
     feature: int | None = None
+    batch: int | None = None
 
     @property
     def primitive(self) -> str:
@@ -256,6 +258,7 @@ def _describe(
                 last=layer.outputs in last,
                 non_negative=non_negative,
                 feature=axes.feature[layer.inputs[0]],
+                batch=axes.batch[layer.outputs[0]],
             )
         )
     return described

@@ -79,33 +79,40 @@ def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
 
 @known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def guided(op: Op, x: jax.Array, y: jax.Array) -> Pull:
-    """R_in = 1[x > 0] max(R, 0) at a ReLU. Springenberg et al. 2015."""
-    return lambda r: jnp.where(x > 0, positive(r), 0)
+    """R_in = f'(x) max(R, 0) at an activation that cuts. Springenberg et al. 2015, for ReLU."""
+    pull = gradient(op, x, y)
+    return lambda r: pull(positive(r))
 
 
 @known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def deconv(op: Op, x: jax.Array, y: jax.Array) -> Pull:
-    """R_in = max(R, 0) at a ReLU, whatever the forward pass did. Zeiler and Fergus 2014."""
+    """R_in = max(R, 0) at an activation that cuts, whatever the forward pass did. Zeiler and
+    Fergus 2014, for ReLU."""
     return lambda r: positive(r)
 
 
 @known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
-    """R_in = 1[x > 0] 1[y R > tau] R at a ReLU, tau the percentile of y R over a sample's units.
+    """R_in = f'(x) 1[y R > tau] R at an activation that cuts, tau the percentile of y R over a
+    sample's units.
 
     The percentile is the nearest value present (half-way to the even rank, as numpy and
     TensorFlow round). Kim et al. 2019; Sixt et al. 2020 (98).
     """
 
-    def pull(r):
-        score = (y * r).reshape(len(y), -1)
+    pull = gradient(op, x, y)
+    batch = op.layer.batch or 0
+
+    def towards(r):
+        moved = jnp.moveaxis(y * r, batch, 0)
+        score = moved.reshape(len(moved), -1)
         units = score.shape[1]
         rank = round((units - 1) * percentile / 100)
         tau = jax.lax.top_k(score, units - rank)[0][:, -1:]  # a sort would take far longer
-        keep = (score > tau).reshape(r.shape)
-        return jnp.where(keep & (x > 0), r, 0)
+        keep = jnp.moveaxis((score > tau).reshape(moved.shape), 0, batch)
+        return pull(jnp.where(keep, r, 0))
 
-    return pull
+    return towards
 
 
 @known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)

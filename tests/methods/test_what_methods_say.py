@@ -35,7 +35,7 @@ def test_help_shows_formula_source_and_options(name):
         assert parameter.kind is not inspect.Parameter.VAR_KEYWORD
         assert re.search(rf"\b{option}\b", text.replace(entry.formula, "")), option
     assert all(text.count(entry.formula) == 1 for entry in ROWS[make])
-    assert all(len(line) <= 120 for line in text.splitlines())
+    assert all(len(line) <= 140 for line in text.splitlines())
 
 
 def test_the_options_of_the_estimators_are_in_their_signatures():
