@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from .graph import Graph, ending, run
 from .layer_statistics import Statistics as Statistics
 from .layer_statistics import filled_up, layer_value
 from .layer_statistics import statistics as statistics
+from .method import Colour
 from .reading import Reading, environment, read
 
 ALPHA = 5.0  # lambda starts at sigmoid(5) = 0.993: next to no noise
@@ -282,6 +283,8 @@ class InformationBottleneck:
     sigma: float = 1.0
     chunk: int | None = None
     name: str = "iba"
+    colour: ClassVar[Colour] = "sum"
+    sparse: ClassVar[bool] = False
 
     def attribute(self, model: Callable, x: Any, target: Any = None) -> jax.Array:
         """Bits, of x's shape. IBA knows places, no channels: the bits of a place are spread

@@ -18,11 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import COMPUTING, Graph, Layer, bare
+from .graph import COMPUTING, Graph, Layer
 from .method import Method
 from .methods import resolve_chain
-from .propagate import Chain, baselines_of
-from .reading import Reading, below, environment, output_layer, read, values_at
+from .reading import Reading, below, output_layer, read, values_at
 from .replay import Piece, forward, piece
 
 MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
@@ -297,22 +296,8 @@ def _is_linear(pull: Callable, *like: jax.ShapeDtypeStruct) -> bool:
 
 def _not_linear(reading: Reading, method: Method, layers: Sequence[Layer]) -> str:
     """The error for a method whose relevance is not linear, with the rule that makes it so."""
-    graph, culprits = reading.graph, list[str]()
-
-    def search(consts, leaves):
-        env = environment(graph, consts, leaves)
-        baseline = None
-        if method.baseline is not None:
-            inputs = [env[v] for v in graph.program.inputs]
-            baseline = [b[0] for b in baselines_of(method.baseline, inputs)]
-        links = Chain(graph, method, env, layers, baseline)
-        for stage in links.stages:
-            like = jax.eval_shape(lambda s=stage: bare(links.arriving(s, {})))
-            pull = lambda *r, s=stage: s.pull(bare(r))
-            if not _is_linear(pull, *(like if isinstance(like, tuple) else (like,))):
-                culprits.append(f"{stage.rule} at layer {stage.layer.name!r}")
-
-    jax.eval_shape(search, reading.consts, reading.leaves)
+    found = zip(layers, checks.rules_for(reading.graph, method, layers), strict=True)
+    culprits = [f"{r} at layer {layer.name!r}" for layer, r in found if not r.facts.linear]
     which = f" ({culprits[0]})" if culprits else ""
     return (
         f"{method.name} is not linear in relevance{which}, so no matrix stands for it: use "

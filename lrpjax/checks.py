@@ -13,7 +13,7 @@ import numpy as np
 from ._compat import outside_traces
 from .graph import Graph, Layer, ending, is_inexact
 from .method import Method
-from .rules import Rule, nothing, pass_, softmax_taylor
+from .rules import Rule, nothing
 from .rules import rule as make_rule
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
@@ -122,11 +122,18 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
                 "the input and the output, and its path is not known before it runs: write it "
                 "without (jnp.where, or a loop of fixed length)."
             )
+    activations = [layer.detail for layer in graph.layers if layer.kind == "activation"]
+    if method.needs_cuts and activations and not any(a.cuts for a in activations):
+        smooth = ", ".join(sorted({a.name for a in activations}))
+        raise NotImplementedError(
+            f"{method.name} differs from the gradient only where an activation cuts (ReLU, leaky "
+            f'ReLU, clips), and those of this model are smooth ({smooth}): take "gradient".'
+        )
     found = []
     ends = {layer.place: layer for layer in ending(graph)}
     for layer in layers:
         rule = method.rule_for(layer)
-        if layer.place in ends and (rule is None or rule.function in (softmax_taylor, pass_)):
+        if layer.place in ends and (rule is None or rule.facts.inside_only):
             raise NotImplementedError(_no_logits(layer))
         if rule is None and carries_relevance(graph, layer):
             raise NotImplementedError(_no_rule(graph, method, layer))

@@ -13,6 +13,7 @@ from .rules import Rule, gradient, rule
 from .rules.deeplift import paired_gradient
 
 Start = Literal["logit", "one"]
+Colour = Literal["sum", "max-abs"]
 
 
 @partial(
@@ -27,6 +28,9 @@ Start = Literal["logit", "one"]
         "unknown",
         "input_range",
         "paired",
+        "colour",
+        "sparse",
+        "needs_cuts",
     ],
 )
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Method:
     baseline: the reference input, or None. With one (DeepLIFT) what travels are multipliers, and
     what is read out is multiplier times difference from the reference.
     paired: whether two multipliers travel, for positive and negative differences.
+    colour: how a map is reduced to one value for each pixel before maps are compared: what the
+    paper takes (appendix). sparse: whether all but a few entries of a map are zero.
+    needs_cuts: whether only activations that cut (ReLU, leaky ReLU, clips) make it another method
+    than the gradient, so that it is refused where none does.
     patterns: what stands in the place of each layer's weights, by layer name, or None.
     """
 
@@ -56,6 +64,9 @@ class Method:
     unknown: Literal["error", "gradient"] = "error"
     input_range: tuple[Any, Any] | None = None
     paired: bool = False
+    colour: Colour = "sum"
+    sparse: bool = False
+    needs_cuts: bool = False
     baseline: Any = field(default=None, compare=False)
     patterns: dict[str, jax.Array] | None = field(default=None, compare=False)
 

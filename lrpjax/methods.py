@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from functools import partial
-from typing import Any, Literal
+from typing import Any
+
+import jax
 
 from ._text import columns
-from .bottleneck import InformationBottleneck
+from .bottleneck import InformationBottleneck, Statistics
 from .composites import uniform
+from .entries import NOTATION, TABLE, named
 from .estimators import Contrastive, Estimator, IntegratedGradients, Occlusion, SmoothGrad
 from .method import Method as Method
 from .named import alpha_beta as alpha_beta
 from .named import cmp_alpha_beta as cmp_alpha_beta
 from .named import deconv as deconv
 from .named import deep_taylor as deep_taylor
-from .named import deeplift_ablation as deeplift_ablation
-from .named import deeplift_rescale as deeplift_rescale
-from .named import deeplift_reveal_cancel as deeplift_reveal_cancel
 from .named import epsilon as epsilon
 from .named import epsilon_gamma_box as epsilon_gamma_box
 from .named import epsilon_plus_flat as epsilon_plus_flat
@@ -30,31 +28,140 @@ from .named import gamma as gamma
 from .named import gradient as gradient
 from .named import guided_bp as guided_bp
 from .named import input_x_gradient as input_x_gradient
-from .named import pattern_attribution as pattern_attribution
-from .named import pattern_net as pattern_net
 from .named import rect_grad as rect_grad
-from .named import reference
 from .named import wsquare as wsquare
 from .named import z as z
 from .named import zplus as zplus
+from .named_deeplift import deeplift_ablation as deeplift_ablation
+from .named_deeplift import deeplift_rescale as deeplift_rescale
+from .named_deeplift import deeplift_reveal_cancel as deeplift_reveal_cancel
+from .named_deeplift import reference
+from .named_patterns import pattern_attribution as pattern_attribution
+from .named_patterns import pattern_net as pattern_net
 
 
-def integrated_gradients(base: str | Method | Estimator = "gradient", **options: Any) -> Estimator:
-    """options: steps, quadrature, baseline, chunk: see `estimators.IntegratedGradients`."""
-    x0 = reference(options.pop("baseline", 0.0))
-    return IntegratedGradients(base=_value(base), baseline=x0, **options)
+@named(
+    "contrastive-lrp", "max(0, n(R_t) - n(R_dual)), n(R) = R / sum R", "Gu et al. 2018",
+    "no", "its parts as their base", chain=False,
+)  # fmt: skip
+def contrastive_lrp(
+    base: str | Method | Estimator = "lrp-alpha1-beta0", *, dual: str = "classes"
+) -> Estimator:
+    """base: the method whose maps are compared.
+
+    dual: "classes" (all others; Gu et al.'s CLRP1) or "weights" (negated; CLRP2).
+    """
+    return Contrastive(base=_value(base), dual=dual)
 
 
-def smooth_grad(base: str | Method | Estimator = "gradient", **options: Any) -> Estimator:
-    """options: key (needed), samples, noise, form, chunk: see `estimators.SmoothGrad`."""
-    if options.get("key") is None:
+@named(
+    "contrastive-excitation-bp", "R_t - R_dual, the dual with the last weights negated",
+    "Zhang et al. 2018", "no", "its parts as their base", chain=False,
+)  # fmt: skip
+def contrastive_excitation_bp(
+    base: str | Method | Estimator = "excitation-bp", *, dual: str = "weights"
+) -> Estimator:
+    """base, dual: as in `contrastive_lrp`."""
+    return Contrastive(
+        name="contrastive-excitation-bp", base=_value(base), dual=dual, normalised=False
+    )
+
+
+@named(
+    "integrated-gradients", "(x - x0) * integral of J^T 1_t from x0 to x",
+    "Sundararajan et al. 2017", "sum is f(x) - f(x0)", "no", chain=False,
+)  # fmt: skip
+def integrated_gradients(
+    base: str | Method | Estimator = "gradient",
+    *,
+    steps: int = IntegratedGradients.steps,
+    quadrature: str = IntegratedGradients.quadrature,
+    baseline: Any = 0.0,
+    chunk: int | None = None,
+) -> Estimator:
+    """base: the method that is averaged along the way from x0 to x.
+
+    steps, quadrature: the points of the way and their weights; quadrature is "gauss-legendre",
+    "left", "right", "middle" or "trapezoid". baseline: x0, a number, one input, or a batch (B, ...)
+    to average over. chunk: points that run at once.
+    """
+    return IntegratedGradients(
+        base=_value(base),
+        steps=steps,
+        quadrature=quadrature,
+        baseline=reference(baseline),
+        chunk=chunk,
+    )
+
+
+@named(
+    "smooth-grad", "mean of J^T 1_t at x + N(0, sigma^2)", "Smilkov et al. 2017", "no", "no",
+    needs="key", chain=False,
+)  # fmt: skip
+def smooth_grad(
+    base: str | Method | Estimator = "gradient",
+    *,
+    key: jax.Array | None = None,
+    samples: int = SmoothGrad.samples,
+    noise: float = SmoothGrad.noise,
+    form: str = SmoothGrad.form,
+    chunk: int | None = None,
+) -> Estimator:
+    """base: the method whose maps are averaged. key: of the noise, which it needs.
+
+    samples: how many noisy copies. noise: sigma over the range, max - min, of the image. form: what
+    is averaged: the maps ("mean"), their squares ("square"), or what the squares have over the
+    squared mean ("variance"). chunk: copies that run at once.
+    """
+    if key is None:
         raise ValueError(
             "smooth-grad draws noise and needs a key: use "
             "lrpjax.methods.get('smooth-grad', key=jax.random.key(0))."
         )
-    return SmoothGrad(base=_value(base), **options)
+    return SmoothGrad(
+        base=_value(base), key=key, samples=samples, noise=noise, form=form, chunk=chunk
+    )
 
 
+@named(
+    "iba", "bits of a layer that are kept when noise replaces what the class does not need",
+    "Schulz et al. 2020", "no", "no", needs="layer", chain=False,
+)  # fmt: skip
+def iba(
+    *,
+    layer: str | None = None,
+    statistics: Statistics | None = None,
+    key: jax.Array | None = None,
+    beta: float = InformationBottleneck.beta,
+    steps: int = InformationBottleneck.steps,
+    samples: int = InformationBottleneck.samples,
+    learning_rate: float = InformationBottleneck.learning_rate,
+    sigma: float = InformationBottleneck.sigma,
+    chunk: int | None = None,
+) -> InformationBottleneck:
+    """layer, statistics and key are needed: the layer that loses information, from
+    `bottleneck.statistics` what it holds on average, and the key of the noise.
+
+    beta: the cost of a nat in nats of cross-entropy. steps, learning_rate: of the optimiser.
+    samples: draws of the noise for each step. sigma: of the Gaussian that smooths over space, in
+    units of the layer. chunk: images fitted at once. `lrpjax.iba` also gives the bits of each unit.
+    """
+    if layer is None or statistics is None or key is None:
+        needed = {"layer": layer, "statistics": statistics, "key": key}
+        missing = [name for name, value in needed.items() if value is None]
+        raise ValueError(
+            f"iba needs {', '.join(missing)}: use lrpjax.methods.get('iba', layer=..., "
+            "statistics=lrpjax.bottleneck.statistics(model, images, layer), key=jax.random.key(0))."
+        )
+    return InformationBottleneck(
+        layer, statistics, key, beta, steps, samples, learning_rate, sigma, chunk
+    )
+
+
+@named(
+    "occlusion", "f(x) - f(x with a window covered)", "Zeiler and Fergus 2014", "no", "no",
+    chain=False,
+)  # fmt: skip
 def occlusion(
     window: int | tuple[int, ...] | None = None,
     stride: int | tuple[int, ...] | None = None,
@@ -62,178 +169,18 @@ def occlusion(
     baseline: Any = 0.0,
     chunk: int | None = None,
 ) -> Estimator:
-    """See `estimators.Occlusion`."""
+    """window, stride: in pixels, a number or one for each spatial axis (default: an eighth of the
+    image's side, and half a window). baseline: what covers, a number or an input. chunk: windows
+    that run at once.
+    """
     x0 = reference(baseline)
     return Occlusion(window=window, stride=stride, baseline=x0, chunk=chunk)
-
-
-def iba(**options: Any) -> InformationBottleneck:
-    """options: layer, statistics and key (needed), beta, steps, samples, learning_rate, sigma,
-    chunk: see `bottleneck.iba`, which also gives the bits of each unit."""
-    missing = [name for name in ("layer", "statistics", "key") if options.get(name) is None]
-    if missing:
-        raise ValueError(
-            f"iba needs {', '.join(missing)}: use lrpjax.methods.get('iba', layer=..., "
-            "statistics=lrpjax.bottleneck.statistics(model, images, layer), key=jax.random.key(0))."
-        )
-    return InformationBottleneck(**options)
-
-
-def contrastive_lrp(
-    base: str | Method | Estimator = "lrp-alpha1-beta0", *, dual: str = "classes"
-) -> Estimator:
-    """dual: "classes" (all others; Gu et al.'s CLRP1) or "weights" (negated; CLRP2)."""
-    return Contrastive(base=_value(base), dual=dual)
-
-
-def contrastive_excitation_bp(
-    base: str | Method | Estimator = "excitation-bp", *, dual: str = "weights"
-) -> Estimator:
-    return Contrastive(
-        name="contrastive-excitation-bp", base=_value(base), dual=dual, normalised=False
-    )
 
 
 def _value(method: str | Method | Estimator) -> Method | Estimator:
     if not isinstance(method, str | Method | Estimator):
         raise TypeError(f"The base is a method's name or value, got {method!r}.")
     return get(method) if isinstance(method, str) else method
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table.
-
-    make: the method's function. needs: what it takes from the model where the model has it.
-    chain: whether it is a chain of rules. conserves, converges: whether relevance is conserved, and
-    whether its chain of matrices is expected to collapse to rank 1, in words.
-    """
-
-    make: Callable[..., Any]
-    formula: str
-    source: str
-    conserves: str
-    converges: str
-    needs: Literal["", "input_range", "patterns", "key", "layer"] = ""
-    chain: bool = True
-
-
-_AB = "R_j = sum_i (alpha c+_ij / sum_k c+_ik - beta c-_ij / sum_k c-_ik) R_i"
-_YES = "yes: non-negative (Theorem 1)"
-_SEEN = "no proof; observed"
-_NOT_LINEAR = "not linear; ignores later layers otherwise"
-_BIAS = "up to bias"
-_UNSHARED = "but in pools of zeros"
-_PLAIN = "yes without residuals: non-negative (Theorem 1)"
-_BOTH = "where both signs contribute"
-TABLE: dict[str, Entry] = {
-    "gradient": Entry(gradient, "J^T 1_t", "Simonyan et al. 2014", "no", "no"),
-    "input-x-gradient": Entry(
-        input_x_gradient, "x * J^T 1_t", "Shrikumar et al. 2016", "up to bias (ReLU nets)", "no"
-    ),
-    "lrp-z": Entry(z, "R_j = sum_i c_ij / z_i R_i", "Bach et al. 2015", _BIAS, "no"),
-    "lrp-epsilon": Entry(
-        epsilon, "R_j = sum_i c_ij / (z_i + epsilon sign z_i) R_i", "Bach et al. 2015",
-        "up to bias, epsilon", "no",
-    ),
-    "lrp-gamma": Entry(
-        gamma, "R_j = sum_i (c_ij + gamma c^s_ij) / sum_k (c_ik + gamma c^s_ik) R_i, s = sign z_i",
-        "Montavon et al. 2019", _BIAS, "as gamma grows, like z+",
-    ),
-    "lrp-zplus": Entry(
-        zplus, "R_j = sum_i c+_ij / sum_k c+_ik R_i", "Montavon et al. 2017", "yes", _YES
-    ),
-    "lrp-alpha1-beta0": Entry(partial(alpha_beta, 1, 0), _AB, "Bach et al. 2015", "yes", _YES),
-    "lrp-alpha2-beta1": Entry(
-        partial(alpha_beta, 2, 1), _AB, "Bach et al. 2015", _BOTH, _SEEN
-    ),
-    "lrp-alpha5-beta4": Entry(
-        partial(alpha_beta, 5, 4), _AB, "Sixt et al. 2020", _BOTH, _SEEN
-    ),
-    "lrp-flat": Entry(
-        flat, "R_j = sum_i 1_ij / sum_k 1_ik R_i", "Lapuschkin et al. 2017", _UNSHARED, _PLAIN
-    ),
-    "lrp-wsquare": Entry(
-        wsquare, "R_j = sum_i W_ij^2 / sum_k W_ik^2 R_i", "Montavon et al. 2017", _UNSHARED, _PLAIN
-    ),
-    "lrp-cmp-alpha1-beta0": Entry(
-        partial(cmp_alpha_beta, 1, 0), "epsilon on dense, alpha1-beta0 on the rest",
-        "Kohlbrenner et al. 2020", "up to bias of dense", "not in the dense part",
-    ),
-    "lrp-cmp-alpha2-beta1": Entry(
-        partial(cmp_alpha_beta, 2, 1), "epsilon on dense, alpha2-beta1 on the rest",
-        "Kohlbrenner et al. 2020", "up to bias of dense", "not in the dense part",
-    ),
-    "epsilon-plus-flat": Entry(
-        epsilon_plus_flat, "epsilon on dense, z+ on the rest, flat on the first layer",
-        "Kohlbrenner et al. 2020; Anders et al. 2021", "up to bias of dense",
-        "not in the dense part",
-    ),
-    "epsilon-gamma-box": Entry(
-        epsilon_gamma_box, "epsilon on dense, gamma on the rest, z-box on the first layer",
-        "Montavon et al. 2019; Anders et al. 2021", _BIAS, "no", needs="input_range",
-    ),
-    "deep-taylor": Entry(
-        deep_taylor, "z+, and z-box (or w-square) on the first layer", "Montavon et al. 2017",
-        "yes", _YES, needs="input_range",
-    ),
-    "excitation-bp": Entry(excitation_bp, "z+ started from 1", "Zhang et al. 2018", "yes", _YES),
-    "guided-bp": Entry(
-        guided_bp, "J^T with 1[x > 0] max(R, 0) at each ReLU", "Springenberg et al. 2015",
-        "no", _NOT_LINEAR,
-    ),
-    "deconv": Entry(
-        deconv, "J^T with max(R, 0) at each ReLU", "Zeiler and Fergus 2014", "no", _NOT_LINEAR
-    ),
-    "rect-grad": Entry(
-        rect_grad, "J^T with 1[x > 0] 1[y R > tau] R at each ReLU, tau the 98th percentile",
-        "Kim et al. 2019", "no", _NOT_LINEAR,
-    ),
-    "pattern-net": Entry(
-        pattern_net, "J^T with patterns A for the weights W", "Kindermans et al. 2018",
-        "no", _SEEN, needs="patterns",
-    ),
-    "pattern-attribution": Entry(
-        pattern_attribution, "J^T with A * W for the weights W", "Kindermans et al. 2018",
-        "no", _SEEN, needs="patterns",
-    ),
-    "deeplift-rescale": Entry(
-        deeplift_rescale, "D * W^T m; m_x = m_y D_y / D_x at activations",
-        "Shrikumar et al. 2017", "sum is f(x) - f(x0)", "no",
-    ),
-    "deeplift-reveal-cancel": Entry(
-        deeplift_reveal_cancel, "D+ * m+ + D- * m-; m+_x = m+_y D+_y / D+_x at activations",
-        "Shrikumar et al. 2017", "sum is f(x) - f(x0)", "no",
-    ),
-    "deeplift-ablation": Entry(
-        deeplift_ablation, "rescale without W-: m_x = W+^T m+ where D > 0, W+^T m- where D < 0",
-        "Sixt et al. 2020", "no", "yes: the chains no longer mix",
-    ),
-    "contrastive-lrp": Entry(
-        contrastive_lrp, "max(0, n(R_t) - n(R_dual)), n(R) = R / sum R", "Gu et al. 2018",
-        "no", "its parts as their base", chain=False,
-    ),
-    "contrastive-excitation-bp": Entry(
-        contrastive_excitation_bp, "R_t - R_dual, the dual with the last weights negated",
-        "Zhang et al. 2018", "no", "its parts as their base", chain=False,
-    ),
-    "integrated-gradients": Entry(
-        integrated_gradients, "(x - x0) * integral of J^T 1_t from x0 to x",
-        "Sundararajan et al. 2017", "sum is f(x) - f(x0)", "no", chain=False,
-    ),
-    "smooth-grad": Entry(
-        smooth_grad, "mean of J^T 1_t at x + N(0, sigma^2)", "Smilkov et al. 2017", "no", "no",
-        needs="key", chain=False,
-    ),
-    "iba": Entry(
-        iba, "bits of a layer that are kept when noise replaces what the class does not need",
-        "Schulz et al. 2020", "no", "no", needs="layer", chain=False,
-    ),
-    "occlusion": Entry(
-        occlusion, "f(x) - f(x with a window covered)", "Zeiler and Fergus 2014", "no", "no",
-        chain=False,
-    ),
-}  # fmt: skip
 
 
 _COMMON = ("fold", "unknown", "start", "attention")  # what `get` takes for every chain of rules
@@ -306,9 +253,6 @@ def resolve_chain(method: str | Explainer, model: Any) -> Method:
 
 
 def table() -> str:
-    """Every named method with its formula and its source, as text.
-
-    c_ij = W_ij x_j is what input j contributes to output i; + and - are its signed parts.
-    """
+    """Every named method with its formula and its source, as text."""
     rows = [{"method": n, "formula": e.formula, "source": e.source} for n, e in TABLE.items()]
-    return columns(rows)
+    return f"{columns(rows)}\n\n{NOTATION}"

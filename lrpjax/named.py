@@ -1,27 +1,33 @@
-"""The functions that make the named chains of rules; `methods.TABLE` lists them."""
+"""The functions that make the named chains of rules, each with its row of `methods.TABLE`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 
-from . import checks
 from . import rules as r
 from .composites import first_layer, for_every_kind, or_else
+from .entries import named
 from .graph import KINDS
+from .graph.activations import CUTTING
+from .method import Colour, Start
 from .method import Method as Method
-from .method import Start
-from .patterns import Patterns
 from .rules import Rule, rule
-from .rules import deeplift as d
 
 EPSILON = 1e-6
 GAMMA = 0.25
 CMP_EPSILON = 1e-10  # of the paper's composites
+_AB = "R_j = sum_i (alpha c+_ij / sum_k c+_ik - beta c-_ij / sum_k c-_ik) R_i"
+_YES = "yes: non-negative (Theorem 1)"
+SEEN = "no proof; observed"
+_NOT_LINEAR = "not linear; ignores later layers otherwise"
+_BIAS = "up to bias"
+_UNSHARED = "but in pools of zeros"
+_PLAIN = "yes without residuals: non-negative (Theorem 1)"
+_BOTH = "where both signs contribute"
+
 Bias = Literal["none", "signed", "split"]
 Clip = tuple[float, float] | None
 Bound = float | tuple[float, ...]  # of the input: one number, or one for each channel
@@ -52,11 +58,12 @@ def _lrp(
     return Method(name, or_else(first_layer(first), below) if first else below)
 
 
-def _backprop(name: str, start: Start, *, times_input=False, **kinds: Rule) -> Method:
+def backprop(name: str, start: Start, *, colour: Colour = "sum", **kinds: Rule) -> Method:
+    """The layers' derivatives, but for the kinds with a rule of their own."""
     everything = {kind: rule(r.gradient) for kind in KINDS}
     special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all), "control": None}
     composite = for_every_kind(**(everything | special | kinds))
-    return Method(name, composite, start, times_input)
+    return Method(name, composite, start, colour=colour)
 
 
 _SIGNED: Shares = {"add": rule(r.add_signed), "sum": rule(r.input_times_gradient)}
@@ -72,26 +79,59 @@ def _share(alpha: float, beta: float, clip: Clip = None) -> Shares:
     return {"add": add, "sum": rule(sums)}
 
 
+@named("gradient", "J^T 1_t", "Simonyan et al. 2014", "no", "no")
+def gradient() -> Method:
+    return backprop("gradient", "one", colour="max-abs", control=rule(r.gradient))
+
+
+@named("input-x-gradient", "x * J^T 1_t", "Shrikumar et al. 2016", "up to bias (ReLU nets)", "no")
+def input_x_gradient() -> Method:
+    return replace(gradient(), name="input-x-gradient", times_input=True, colour="sum")
+
+
+@named("lrp-z", "R_j = sum_i c_ij / z_i R_i", "Bach et al. 2015", _BIAS, "no")
 def z() -> Method:
     return _lrp("lrp-z", rule(r.z), _SIGNED)
 
 
+@named(
+    "lrp-epsilon",
+    "R_j = sum_i c_ij / (z_i + epsilon sign z_i) R_i",
+    "Bach et al. 2015",
+    "up to bias, epsilon",
+    "no",
+)
 def epsilon(epsilon: float = EPSILON) -> Method:
+    """epsilon: added to each |z_i|, in the units of the layer's output, whatever its size."""
     return _lrp("lrp-epsilon", rule(r.epsilon, epsilon=_positive("epsilon", epsilon)), _SIGNED)
 
 
+@named(
+    "lrp-gamma",
+    "R_j = sum_i (c_ij + gamma c^s_ij) / sum_k (c_ik + gamma c^s_ik) R_i, s = sign z_i",
+    "Montavon et al. 2019",
+    _BIAS,
+    "as gamma grows, like z+",
+)
 def gamma(gamma: float = GAMMA) -> Method:
+    """gamma: by how much contributions of the output's sign are strengthened, greater than 0."""
     return _lrp("lrp-gamma", rule(r.gamma, gamma=_positive("gamma", gamma)), _SIGNED)
 
 
+@named("lrp-zplus", "R_j = sum_i c+_ij / sum_k c+_ik R_i", "Montavon et al. 2017", "yes", _YES)
 def zplus() -> Method:
     return _lrp("lrp-zplus", rule(r.zplus), _share(1, 0))
 
 
+@named("lrp-alpha5-beta4", _AB, "Sixt et al. 2020", _BOTH, SEEN, arguments=(5, 4))
+@named("lrp-alpha2-beta1", _AB, "Bach et al. 2015", _BOTH, SEEN, arguments=(2, 1))
+@named("lrp-alpha1-beta0", _AB, "Bach et al. 2015", "yes", _YES, arguments=(1, 0))
 def alpha_beta(
     alpha: float, beta: float, *, bias: Bias = "none", residual_clip: Clip = None
 ) -> Method:
-    """bias: "none" (the paper's theory), "signed" (what the paper ran), or "split".
+    """alpha, beta: the shares of positive and negative contributions, alpha - beta = 1.
+
+    bias: "none" (the paper's theory), "signed" (what the paper ran), or "split".
 
     residual_clip: (low, high) that relevance is clipped to behind a residual addition. On ResNet-50
     the paper's code ran bias="signed", residual_clip=(0, 1000) and fold=False.
@@ -117,20 +157,44 @@ def _suffix(bias: Bias, clip: Clip) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
+@named("lrp-flat", "R_j = sum_i 1_ij / sum_k 1_ik R_i", "Lapuschkin et al. 2017", _UNSHARED, _PLAIN)
 def flat() -> Method:
     return _lrp("lrp-flat", rule(r.flat), _SIGNED)
 
 
+@named(
+    "lrp-wsquare",
+    "R_j = sum_i W_ij^2 / sum_k W_ik^2 R_i",
+    "Montavon et al. 2017",
+    _UNSHARED,
+    _PLAIN,
+)
 def wsquare() -> Method:
     return _lrp("lrp-wsquare", rule(r.wsquare), _SIGNED)
 
 
+@named(
+    "lrp-cmp-alpha2-beta1",
+    "epsilon on dense, alpha2-beta1 on the rest",
+    "Kohlbrenner et al. 2020",
+    "up to bias of dense",
+    "not in the dense part",
+    arguments=(2, 1),
+)
+@named(
+    "lrp-cmp-alpha1-beta0",
+    "epsilon on dense, alpha1-beta0 on the rest",
+    "Kohlbrenner et al. 2020",
+    "up to bias of dense",
+    "not in the dense part",
+    arguments=(1, 0),
+)
 def cmp_alpha_beta(
     alpha: float, beta: float, *, bias: Bias = "none", residual_clip: Clip = None
 ) -> Method:
-    """The paper's composite: epsilon on dense layers, alpha-beta below (it ran bias "signed").
+    """The paper's composite, which it ran with bias "signed".
 
-    residual_clip: as in `alpha_beta`.
+    alpha, beta, bias, residual_clip: as in `alpha_beta`.
     """
     below = _alpha_beta_rule(alpha, beta, bias)
     dense = rule(r.epsilon, epsilon=CMP_EPSILON)
@@ -138,7 +202,15 @@ def cmp_alpha_beta(
     return _lrp(name, below, _share(alpha, beta, residual_clip), dense=dense)
 
 
+@named(
+    "epsilon-plus-flat",
+    "epsilon on dense, z+ on the rest, flat on the first layer",
+    "Kohlbrenner et al. 2020; Anders et al. 2021",
+    "up to bias of dense",
+    "not in the dense part",
+)
 def epsilon_plus_flat(epsilon: float = EPSILON) -> Method:
+    """epsilon: as in `epsilon`, of the dense layers."""
     return _lrp(
         "epsilon-plus-flat",
         rule(r.zplus),
@@ -148,6 +220,14 @@ def epsilon_plus_flat(epsilon: float = EPSILON) -> Method:
     )
 
 
+@named(
+    "epsilon-gamma-box",
+    "epsilon on dense, gamma on the rest, z-box on the first layer",
+    "Montavon et al. 2019; Anders et al. 2021",
+    _BIAS,
+    "no",
+    needs="input_range",
+)
 def epsilon_gamma_box(
     low: Bound | None = None,
     high: Bound | None = None,
@@ -155,7 +235,8 @@ def epsilon_gamma_box(
     epsilon: float = EPSILON,
     gamma: float = GAMMA,
 ) -> Method:
-    """low, high: the smallest and the largest value an input can take."""
+    """low, high: the smallest and the largest value an input can take, a number or one for each
+    channel. epsilon, gamma: as in `epsilon` and `gamma`."""
     low, high = _range("epsilon-gamma-box", low, high)
     made = _lrp(
         "epsilon-gamma-box",
@@ -167,14 +248,22 @@ def epsilon_gamma_box(
     return replace(made, input_range=(low, high))
 
 
+@named(
+    "deep-taylor",
+    "z+, and z-box (or w-square) on the first layer",
+    "Montavon et al. 2017",
+    "yes",
+    _YES,
+    needs="input_range",
+)
 def deep_taylor(
     low: Bound | None = None,
     high: Bound | None = None,
     *,
     first: Literal["zbox", "wsquare"] = "zbox",
 ) -> Method:
-    """z+ above the first layer. low, high: the range of the input, which "zbox" needs there;
-    "wsquare" is for an input without bounds."""
+    """low, high: the range of the input, a number or one for each channel, which the rule "zbox"
+    of the `first` layer needs; "wsquare" is for an input without bounds."""
     if first == "wsquare":
         return _lrp("deep-taylor (w-square)", rule(r.zplus), _share(1, 0), first=rule(r.wsquare))
     if first != "zbox":
@@ -200,153 +289,54 @@ def _range(name: str, low: Bound | None, high: Bound | None) -> tuple[Bound, Bou
     return tuple(l.tolist()) if l.ndim else l.item(), tuple(u.tolist()) if u.ndim else u.item()
 
 
+@named("excitation-bp", "z+ started from 1", "Zhang et al. 2018", "yes", _YES)
 def excitation_bp() -> Method:
     return replace(zplus(), name="excitation-bp", start="one")
 
 
-def gradient() -> Method:
-    return _backprop("gradient", "one", control=rule(r.gradient))
+_START = '(start="logit": protocol of Sixt et al. 2020)'
 
 
-def input_x_gradient() -> Method:
-    return _backprop("input-x-gradient", "one", times_input=True, control=rule(r.gradient))
+def _cutting(name: str, cut: Rule) -> Method:
+    """The gradient, with a rule of its own for the activations that cut."""
+    made = backprop(name, "one", colour="max-abs", **dict.fromkeys(CUTTING, cut))
+    return replace(made, needs_cuts=True)
 
 
+@named(
+    "guided-bp",
+    f"J^T with f'(x) max(R, 0) where an activation f cuts {_START}",
+    "Springenberg et al. 2015",
+    "no",
+    _NOT_LINEAR,
+)
 def guided_bp() -> Method:
-    return _backprop("guided-bp", "logit", relu=rule(r.guided))
+    return _cutting("guided-bp", rule(r.guided))
 
 
+@named(
+    "deconv",
+    f"J^T with max(R, 0) where an activation cuts {_START}",
+    "Zeiler and Fergus 2014",
+    "no",
+    _NOT_LINEAR,
+)
 def deconv() -> Method:
-    return _backprop("deconv", "logit", relu=rule(r.deconv))
+    return _cutting("deconv", rule(r.deconv))
 
 
+@named(
+    "rect-grad",
+    f"J^T with f'(x) 1[y R > tau] R where y = f(x) cuts, tau the 98th percentile {_START}",
+    "Kim et al. 2019",
+    "no",
+    _NOT_LINEAR,
+)
 def rect_grad(percentile: float = 98) -> Method:
+    """percentile: of y R over a layer's units, below which a unit passes nothing on."""
     if not 0 <= percentile <= 100:
         raise ValueError(f"The percentile lies between 0 and 100, got {percentile}.")
-    return _backprop("rect-grad", "logit", relu=rule(r.rect, percentile=percentile))
-
-
-def pattern_net(patterns: Patterns | None = None) -> Method:
-    """patterns: of this model, from `lrpjax.patterns.fit` or `lrpjax.patterns.load`."""
-    return _with_patterns("pattern-net", _fitted("pattern-net", patterns).a, r.patterns.pattern)
-
-
-def pattern_attribution(patterns: Patterns | None = None, *, frozen: bool = False) -> Method:
-    """frozen: multiply by the weights the patterns were fitted with, whatever the model's are now,
-    as the paper's code did."""
-    fitted = _fitted("pattern-attribution", patterns)
-    if not frozen:
-        return _with_patterns("pattern-attribution", fitted.a, r.patterns.pattern_times_weights)
-    products = {name: a * fitted.w[name] for name, a in fitted.a.items()}
-    return _with_patterns("pattern-attribution (frozen)", products, r.patterns.pattern)
-
-
-def _fitted(name: str, patterns: Patterns | None) -> Patterns:
-    if patterns is None:
-        raise ValueError(
-            f"{name} needs patterns of the model: use lrpjax.methods.get({name!r}, "
-            "patterns=lrpjax.patterns.fit(model, images))."
-        )
-    if not isinstance(patterns, Patterns):
-        raise TypeError(
-            f"The patterns come from lrpjax.patterns.fit or .load, got {type(patterns).__name__}."
-        )
-    return patterns
-
-
-def _with_patterns(name: str, patterns: dict[str, Any], function: Callable) -> Method:
-    made = _backprop(
-        name, "logit", dense=rule(function), conv=rule(function), structure=rule(r.moved)
-    )
-    return replace(made, patterns=patterns)
-
-
-MaxPool = Literal["complete", "gradient"]
-
-
-def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
-    """baseline: a number, one input, or a batch (B, ...) over which the contributions are averaged.
-
-    max_pool: "complete" gives what the maximum gained to its winner and what the baseline's lost to
-    that one's, so that contributions add up; "gradient" is the routing the paper ran.
-    """
-    pools = {"complete": d.complete_max, "gradient": r.winner_takes_all}
-    composite = for_every_kind(
-        linear=rule(r.gradient),
-        activation=rule(d.rescale),
-        add=rule(r.add_copy),
-        max_pool=rule(_choice("max_pool", max_pool, pools)),
-        sum=rule(r.gradient),
-        transform=rule(r.gradient),
-        structure=rule(r.moved),
-        norm=None,
-        softmax=None,
-        product=None,
-        control=None,
-        unknown=None,
-    )
-    return Method("deeplift-rescale", composite, "one", baseline=reference(baseline))
-
-
-def deeplift_reveal_cancel(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
-    """As `deeplift_rescale`, with one multiplier for positive and one for negative differences."""
-    return _paired("deeplift-reveal-cancel", baseline, max_pool, d.signed_linear, d.reveal_cancel)
-
-
-def deeplift_ablation(
-    baseline: Any = 0.0,
-    *,
-    max_pool: MaxPool = "complete",
-    form: Literal["code", "text"] = "code",
-) -> Method:
-    """Rescale without the terms that mix the chains of both signs. form: of the paper's code, or
-    of its text."""
-    forms = {"code": d.ablated_code, "text": d.ablated_text}
-    linear = _choice("form", form, forms)
-    return _paired("deeplift-ablation", baseline, max_pool, linear, d.paired_rescale)
-
-
-def _paired(
-    name: str, baseline: Any, max_pool: str, linear: Callable, activation: Callable
-) -> Method:
-    pools = {"complete": d.paired_max, "gradient": d.paired_winner}
-    composite = for_every_kind(
-        linear=rule(linear),
-        scale=rule(d.signed_scale),
-        activation=rule(activation),
-        add=rule(d.signed_add),
-        max_pool=rule(_choice("max_pool", max_pool, pools)),
-        sum=rule(d.paired_gradient),
-        transform=rule(d.paired_gradient),
-        structure=rule(d.paired_moved),
-        factor=rule(d.signed_scale),
-        norm=None,
-        softmax=None,
-        product=None,
-        control=None,
-        unknown=None,
-    )
-    return Method(name, composite, "one", paired=True, baseline=reference(baseline))
-
-
-def reference(baseline: Any) -> Any:
-    """The baseline as a number or a copy of the array; TypeError or ValueError for what is none."""
-    try:
-        array = jnp.array(baseline)
-    except TypeError:
-        array = None
-    if array is None or not jnp.isrealobj(array) or array.dtype == bool:
-        raise TypeError(
-            f"The baseline must be a number or an array of real numbers, got {baseline!r}."
-        )
-    checks.check_finite([array], ["the baseline"])
-    return array
-
-
-def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:
-    if value not in choices:
-        raise ValueError(f"{option} is {' or '.join(map(repr, choices))}, got {value!r}.")
-    return choices[value]
+    return replace(_cutting("rect-grad", rule(r.rect, percentile=percentile)), sparse=True)
 
 
 def _positive(name: str, value: float) -> float:

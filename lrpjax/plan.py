@@ -10,18 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import checks, rules
+from . import checks
 from ._text import columns
 from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, scaled, tupled
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Chain, Stage, baselines_of, one_hot, start_relevance
 from .reading import environment, read
-from .rules import Rule
-
-# Rules whose denominators are a layer's whole output and a stabiliser; what the others lose without
-# a bias is that of outputs with no contribution of the sign they distribute over.
-_STABILISED = (rules.z, rules.epsilon, rules.gamma, rules.add_signed, rules.input_times_gradient)
 
 
 @dataclass(frozen=True)
@@ -179,20 +174,14 @@ def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, base
         deficit, op = total_out - total_in, stage.op
         lost = bias = jnp.zeros(())
         if not isinstance(op, Linear) or op.b is None or baseline is not None:
-            lost = deficit if _is_stabilised(stage.rule) else lost
-        elif _is_stabilised(stage.rule):
+            lost = deficit if stage.rule.facts.stabilises else lost
+        elif stage.rule.facts.stabilises:
             lost = total_out - _unchanged(stage, env)(bare(outs)).sum()
             bias = deficit - lost
-        else:
+        elif stage.rule.facts.conserves:
             bias = _without_bias(stage, op, env)(bare(outs)).sum() - _total(pulled)
         ledger.append((total_out, total_in, bias, lost, deficit - bias - lost))
     return ledger[::-1]
-
-
-def _is_stabilised(rule: Rule) -> bool:
-    """Whether what the rule, or the one it is made of, loses without a bias is the stabiliser's."""
-    of: Rule = dict(rule.parameters).get("of", rule)
-    return of.function in _STABILISED
 
 
 def _unchanged(stage: Stage, env: dict[int, Any]) -> Callable:

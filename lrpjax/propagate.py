@@ -31,7 +31,6 @@ from .graph import (
 from .method import Method
 from .reading import Reading, below, environment, read
 from .rules import Rule
-from .rules.linear import takes_apart
 from .rules.rule import negative, positive, signs
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
@@ -184,7 +183,7 @@ def values_for(
     apart = {
         eqn.outputs[0]: layer.place
         for layer in layers
-        if layer.non_negative and (rule := method.rule_for(layer)) and takes_apart(rule)
+        if layer.non_negative and (rule := method.rule_for(layer)) and rule.facts.takes_apart
         if (eqn := bare_product(program, layer))
     }
     sums: Sums = {}

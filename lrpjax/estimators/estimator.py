@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from .. import checks
 from .._progress import track
 from ..graph import Graph
-from ..method import Method
+from ..method import Colour, Method
 from ..propagate import logits_of, one_hot, read_for_target, relevance_from
 from ..reading import Reading, as_number
 
@@ -63,6 +63,16 @@ class Estimator:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def colour(self) -> Colour:
+        """As on `Method`."""
+        return "sum"
+
+    @property
+    def sparse(self) -> bool:
+        """As on `Method`."""
+        return False
 
     def evaluations(self, network: Network, leaves: Maps) -> int:
         raise NotImplementedError

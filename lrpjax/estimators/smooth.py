@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..method import Colour
 from .estimator import Estimator, Maps, Network
 
 FORMS = ("mean", "square", "variance")
@@ -42,6 +43,14 @@ class SmoothGrad(Estimator):
             raise ValueError(f"smooth-grad needs at least 1 sample, got {self.samples}.")
         if not self.noise >= 0:
             raise ValueError(f"The noise is a share of the image's range, got {self.noise}.")
+
+    @property
+    def colour(self) -> Colour:
+        return self.base.colour
+
+    @property
+    def sparse(self) -> bool:
+        return self.base.sparse
 
     def evaluations(self, network: Network, leaves: Maps) -> int:
         return self.samples

@@ -58,6 +58,8 @@ KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
 }
 PRELU = "prelu"
 _SLOPES = (0.3, 0.7)  # at which a function with one trained parameter is tried
+# Piecewise linear, with a kink: what cuts or weakens a signal, and smooth functions do not.
+CUTTING = {"relu", "relu6", "leaky_relu", PRELU, "hard_tanh", "hard_sigmoid"}
 GATES = {"logistic", "hard_sigmoid"}  # from 0 to 1
 NON_NEGATIVE = {"relu", "relu6", "softplus", "logistic", "hard_sigmoid"}
 
@@ -82,6 +84,9 @@ class Activation:
     @property
     def keeps_sign(self) -> bool:
         return self.name not in ("logistic", "hard_sigmoid", "softplus", "log_sigmoid")
+
+    def cuts(self) -> bool:
+        return self.name in CUTTING
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The function itself; PReLU has none without the model's parameters."""

@@ -18,7 +18,8 @@ class Layer:
     place: its number in the chain, from the input.
     first, last: no other layer with parameters lies between the input and this one, or above it.
     non_negative: its inputs cannot be negative.
-    feature: the axis of its (first) input's features, or None.
+    feature, batch: the axes of its (first) input's features and of its (first) output's batch, or
+    None.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Layer:
     last: bool = False
     non_negative: bool = False
     feature: int | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         wanted = KINDS[self.kind].detail

@@ -1,6 +1,7 @@
 """Rules: how the relevance of a layer's output becomes that of its input.
 
-A rule is `rule(function, **parameters)`. The functions, by the layers they are for:
+A rule is `rule(function, **parameters)`, and `known` says its `Facts`. The functions, by the layers
+they are for:
 
 * linear layers (conv, dense, scale): z, epsilon, gamma, zplus, alpha_beta, flat, wsquare, zbox
 * sums, means and average pools: input_times_gradient, positive_share
@@ -49,5 +50,7 @@ from .pooling import winner_takes_all as winner_takes_all
 from .registry import coverage as coverage
 from .registry import register as register
 from .registry import table as table
+from .rule import Facts as Facts
 from .rule import Rule as Rule
+from .rule import known as known
 from .rule import rule as rule

@@ -13,17 +13,19 @@ import jax
 
 from ..graph import Op, bare, factor
 from .passing import unbroadcast
-from .rule import Rule
+from .rule import OF_ANOTHER, Rule, known
 
 Pull = Callable[[Any], Any]
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def pass_value(op: Op, x: jax.Array, *rest: jax.Array) -> Pull:
     """R_x = R at y = x g(statistics): the statistics count as constants. Ali et al. 2022, eq. 9."""
     nothing = [None] * (len(op.layer.inputs) - 1)
     return lambda r: bare([unbroadcast(r, x), *nothing])
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=True)
 def softmax_taylor(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_j = x_j (R_j - y_j sum_i R_i) at y = softmax(x), sums over the softmax's axes.
 
@@ -33,6 +35,7 @@ def softmax_taylor(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     return lambda r: x * (r - y * r.sum(op.detail.axes, keepdims=True))
 
 
+@known(**OF_ANOTHER)
 def product(
     op: Op,
     a: jax.Array,

@@ -20,19 +20,29 @@ import jax.numpy as jnp
 from ..graph import Linear, Op, bare, tupled
 from .passing import gradient, moved, unbroadcast
 from .pooling import winner_takes_all
-from .rule import negative, positive
+from .rule import known, negative, positive
 
 Pull = Callable[[Any], Any]
 Pair = tuple[Pull, Pull]
 NEAR_ZERO = 1e-7  # of the reference implementation
+# Multipliers make sums complete, and no sum of them is kept.
+_MULTIPLIES = {
+    "linear": True,
+    "conserves": False,
+    "stabilises": False,
+    "takes_apart": False,
+    "inside_only": False,
+}
 
 
+@known(**_MULTIPLIES)
 def rescale(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """m_x = m_y (y - y0) / (x - x0), the derivative at x0 where |x - x0| < 1e-7."""
     ratio = _ratio(op, x, y)
     return lambda m: m * ratio
 
 
+@known(**_MULTIPLIES)
 def complete_max(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """What the maximum gained goes to its winner, what the reference's lost to that one's winner.
 
@@ -47,6 +57,7 @@ def complete_max(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     return lambda m: inverse * (to_winner(m * (top - y0)) + to_reference(m * (y - top)))
 
 
+@known(**_MULTIPLIES)
 def signed_linear(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     """m+_x = m-_x = W+^T m+ + W-^T m- where D > 0, W-^T m+ + W+^T m- where D < 0, their mean at 0.
 
@@ -61,6 +72,7 @@ def signed_linear(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     return pull, _push(pull, y)
 
 
+@known(**_MULTIPLIES)
 def ablated_code(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     """`signed_linear` without W-: W+^T m+ where D > 0, W+^T m- where D < 0; at 0 unchanged.
 
@@ -77,6 +89,7 @@ def ablated_code(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     return pull, signed_linear(op, x, y)[1]
 
 
+@known(**_MULTIPLIES)
 def ablated_text(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     """m+_x = 1[D > 0] W+^T m+ and m-_x = 1[D < 0] W-^T m-: two chains that never mix.
 
@@ -92,6 +105,7 @@ def ablated_text(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     return pull, signed_linear(op, x, y)[1]
 
 
+@known(**_MULTIPLIES)
 def signed_scale(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     """m+_x = m+ w+ + m- w-, m-_x = m+ w- + m- w+, for BatchNorm kept apart: y = w x + b."""
 
@@ -103,6 +117,7 @@ def signed_scale(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
     return pull, _push(pull, y)
 
 
+@known(**_MULTIPLIES)
 def reveal_cancel(op: Op, x: jax.Array, y: jax.Array) -> Pair:
     """m+_x = m+ D+_y / D+ and m-_x = m- D-_y / D-, with r = x0 and y = f(x) in
 
@@ -116,18 +131,21 @@ def reveal_cancel(op: Op, x: jax.Array, y: jax.Array) -> Pair:
     return lambda m: m * ratio, lambda split: jnp.stack([with_plus, with_minus])
 
 
+@known(**_MULTIPLIES)
 def paired_rescale(op: Op, x: jax.Array, y: jax.Array) -> Pair:
     """`rescale` for both multipliers."""
     pull = rescale(op, x, y)
     return pull, pull  # a diagonal map is its own transpose
 
 
+@known(**_MULTIPLIES)
 def paired_max(op: Op, x: jax.Array, y: jax.Array) -> Pair:
     """`complete_max` for both multipliers."""
     pull = jax.vmap(complete_max(op, x, y))
     return pull, _push(pull, y)
 
 
+@known(**_MULTIPLIES)
 def paired_winner(op: Op, x: jax.Array, y: jax.Array) -> Pair:
     """The winner in x gets both multipliers; the output's split is by sign. Not complete."""
     difference = y - op.reference[1]
@@ -135,18 +153,21 @@ def paired_winner(op: Op, x: jax.Array, y: jax.Array) -> Pair:
     return jax.vmap(winner_takes_all(op, x, y)), lambda _: split
 
 
+@known(**_MULTIPLIES)
 def paired_gradient(op: Op, *values: jax.Array) -> Pair:
     """J^T for both multipliers: sums, averages, other linear maps."""
     pull = jax.vmap(gradient(op, *values))
     return pull, _push(pull, values[-1])
 
 
+@known(**_MULTIPLIES)
 def paired_moved(op: Op, *values: jax.Array) -> Pair:
     """`moved` for both multipliers."""
     pull = jax.vmap(moved(op, *values))
     return pull, _push(pull, values[-1])
 
 
+@known(**_MULTIPLIES)
 def signed_add(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pair:
     """`signed_linear` of the layer [I I] over both branches ([I -I] for a - c)."""
     references, _ = op.reference

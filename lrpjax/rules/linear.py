@@ -16,27 +16,47 @@ import jax
 import jax.numpy as jnp
 
 from ..graph import Linear
-from .rule import STABILISER, Rule, negative, nonzero, positive, signs, stabilise
+from .rule import (
+    OF_ANOTHER,
+    STABILISER,
+    Rule,
+    known,
+    negative,
+    nonzero,
+    positive,
+    signs,
+    stabilise,
+)
 
 Pull = Callable[[jax.Array], jax.Array]
 Bound = float | tuple[float, ...]
 
 
+@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
 def epsilon(op: Linear, x: jax.Array, z: jax.Array, *, epsilon: float) -> Pull:
     """R_j = sum_i c_ij R_i / (z_i + epsilon sign z_i). Bach et al. 2015, eq. 58."""
     return lambda r: x * op.T(r / stabilise(z, epsilon))
 
 
+@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
 def z(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i c_ij R_i / z_i. Bach et al. 2015, eq. 56: epsilon with the stabiliser alone."""
     return epsilon(op, x, z, epsilon=STABILISER)
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def zplus(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik. Montavon et al. 2017; the Z+ of Sixt et al. 2020."""
     return alpha_beta(op, x, z, alpha=1, beta=0, bias="none")
 
 
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=lambda beta, **_: beta != 0,
+    inside_only=False,
+)
 def alpha_beta(
     op: Linear, x: jax.Array, z: jax.Array, *, alpha: float, beta: float, bias: str
 ) -> Pull:
@@ -62,6 +82,7 @@ def alpha_beta(
     return lambda r: pull(r * share_a, r * share_n)
 
 
+@known(linear=True, conserves=True, stabilises=True, takes_apart=True, inside_only=False)
 def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
     """R_j = sum_i (c_ij + gamma c^s_ij) R_i / (z_i + gamma (sum_k c^s_ik + b_i^s)), s = sign z_i.
 
@@ -78,18 +99,21 @@ def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
     return lambda r: pull(r * share_a, r * share_n)
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def flat(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i 1_ij R_i / sum_k 1_ik over the inputs connected to i. Lapuschkin et al. 2017."""
     count = op(jnp.ones_like(x), jnp.ones_like)
     return lambda r: op.T(r / nonzero(count), jnp.ones_like)
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i W_ij^2 R_i / sum_k W_ik^2. Montavon et al. 2017, eq. 12."""
     total = op(jnp.ones_like(x), jnp.square)
     return lambda r: op.T(r / nonzero(total), jnp.square)
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: Bound, high: Bound) -> Pull:
     """R_j = sum_i (W+_ij (x_j - l) + W-_ij (x_j - u)) R_i / sum_k (the same). Montavon et al. 2017.
 
@@ -106,19 +130,15 @@ def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: Bound, high: Bound) -> 
     return pull
 
 
+@known(**OF_ANOTHER)
 def negated(op: Linear, x: jax.Array, z: jax.Array, *, of: Rule) -> Pull:
     """The rule `of` for the layer -W x - b: evidence against what the layer computes.
 
     At the last layer it makes the dual of contrastive methods. Gu et al. 2018, CLRP2.
     """
     b = None if op.b is None else -op.b
-    return of(replace(op, w=-op.w, b=b), x, -z)
-
-
-def takes_apart(rule: Rule) -> bool:
-    """Whether a rule sums the positive and the negative contributions of a layer, each alone."""
-    both = rule.function is alpha_beta and dict(rule.parameters)["beta"] != 0
-    return both or rule.function is gamma
+    sums = None if op.sums is None else (-op.sums[1], -op.sums[0])
+    return of(replace(op, w=-op.w, b=b, sums=sums), x, -z)
 
 
 def _per_channel(op: Linear, x: jax.Array, bound: Bound) -> jax.Array:

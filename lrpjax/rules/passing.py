@@ -14,16 +14,22 @@ import numpy as np
 from jax.dtypes import float0
 
 from ..graph import Linear, Op, bare, is_inexact
-from .rule import negative, positive, stabilise
+from .rule import known, negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
 
 
+def _unclipped(clip: Any = None, **_: Any) -> bool:
+    return clip is None
+
+
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=True)
 def pass_(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_in = R. An activation hands relevance on unchanged. Bach et al. 2015."""
     return lambda r: r
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def gradient(op: Op, *values: jax.Array) -> Pull:
     """R_in = J^T R, J the Jacobian of the layer: what `jax.vjp` does.
 
@@ -36,11 +42,13 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
     return _pullback(function, inputs, y)
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def nothing(op: Op, *values: jax.Array) -> Pull:
     """Nothing goes on: whole numbers and truth values have no relevance."""
     return lambda r: bare(None for _ in op.layer.inputs)
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def moved(op: Op, *values: jax.Array) -> Pull:
     """R moves back to where the values came from, also where the model stops their gradient."""
     *inputs, y = values
@@ -58,6 +66,7 @@ def _pullback(function: Callable, inputs: Sequence[jax.Array], y: Any) -> Pull:
     return towards
 
 
+@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
 def input_times_gradient(op: Op, *values: jax.Array) -> Pull:
     """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean, or any linear map of values."""
     *inputs, y = values
@@ -70,11 +79,13 @@ def input_times_gradient(op: Op, *values: jax.Array) -> Pull:
     return towards
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def one_to_one(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i 1[W_ij != 0] R_i where each output is a factor times one input."""
     return lambda r: op.T(r, lambda w: (w != 0).astype(w.dtype))
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik, c_ij = J_ij x_j: the z+ rule of a sum or a mean.
 
@@ -95,34 +106,45 @@ def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     return towards
 
 
+@known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def guided(op: Op, x: jax.Array, y: jax.Array) -> Pull:
-    """R_in = 1[x > 0] max(R, 0) at a ReLU. Springenberg et al. 2015."""
-    return lambda r: jnp.where(x > 0, positive(r), 0)
+    """R_in = f'(x) max(R, 0) at an activation that cuts. Springenberg et al. 2015, for ReLU."""
+    pull = gradient(op, x, y)
+    return lambda r: pull(positive(r))
 
 
+@known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def deconv(op: Op, x: jax.Array, y: jax.Array) -> Pull:
-    """R_in = max(R, 0) at a ReLU, whatever the forward pass did. Zeiler and Fergus 2014."""
+    """R_in = max(R, 0) at an activation that cuts, whatever the forward pass did. Zeiler and
+    Fergus 2014, for ReLU."""
     return lambda r: positive(r)
 
 
+@known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
-    """R_in = 1[x > 0] 1[y R > tau] R at a ReLU, tau the percentile of y R over a sample's units.
+    """R_in = f'(x) 1[y R > tau] R at an activation that cuts, tau the percentile of y R over a
+    sample's units.
 
     The percentile is the nearest value present (half-way to the even rank, as numpy and
     TensorFlow round). Kim et al. 2019; Sixt et al. 2020 (98).
     """
 
-    def pull(r):
-        score = (y * r).reshape(len(y), -1)
+    pull = gradient(op, x, y)
+    batch = op.layer.batch or 0
+
+    def towards(r):
+        moved = jnp.moveaxis(y * r, batch, 0)
+        score = moved.reshape(len(moved), -1)
         units = score.shape[1]
         rank = round((units - 1) * percentile / 100)
         tau = jax.lax.top_k(score, units - rank)[0][:, -1:]  # a sort would take far longer
-        keep = (score > tau).reshape(r.shape)
-        return jnp.where(keep & (x > 0), r, 0)
+        keep = jnp.moveaxis((score > tau).reshape(moved.shape), 0, batch)
+        return pull(jnp.where(keep, r, 0))
 
-    return pull
+    return towards
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     """R_a = R, R_c = +-R: the derivative of a +- c."""
     return lambda r: tuple(
@@ -130,6 +152,7 @@ def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     )
 
 
+@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
 def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     """R_a = a R / (a + c), R_c = c R / (a + c), for a - c with -c in c's place."""
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
@@ -141,6 +164,9 @@ def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     return pull
 
 
+@known(
+    linear=_unclipped, conserves=_unclipped, stabilises=False, takes_apart=False, inside_only=False
+)
 def add_alpha_beta(
     op: Op,
     a: jax.Array,

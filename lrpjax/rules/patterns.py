@@ -10,16 +10,19 @@ from collections.abc import Callable
 import jax
 
 from ..graph import Linear
+from .rule import known
 
 Pull = Callable[[jax.Array], jax.Array]
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def pattern(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_in = A^T R: PatternNet, or PatternAttribution where A already holds A * W."""
     a = _pattern(op)
     return lambda r: op.T(r, a)
 
 
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
 def pattern_times_weights(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_in = (A * W)^T R with the present weights: PatternAttribution."""
     a = _pattern(op)

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..graph import Op
-from .rule import stabilise
+from .rule import known, stabilise
 
 Pull = Callable[[jax.Array], jax.Array]
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def winner_takes_all(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_j = R_i if j is the first maximum of window i, else 0: exactly one winner a window.
 
@@ -29,6 +30,7 @@ def winner_takes_all(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     return _winner_of_windows(x, params)
 
 
+@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
 def proportional(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_j = sum_i x_j R_i / sum_k x_k over window i: the z rule of the window's sum."""
     if op.detail.name == "reduce_max":

@@ -1,15 +1,39 @@
-"""What a rule is: a pure function with its parameters, comparable and printable."""
+"""What a rule is: a pure function with its parameters, comparable and printable, and its facts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 STABILISER = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a rule; where nothing is, each fact is the careful choice, `UNKNOWN`.
+
+    linear: the relevance of the inputs is linear in that of the output.
+    conserves: an output hands on its relevance in parts of its denominator, of which it keeps
+    those of the bias and of the stabiliser and loses what has no contribution to go to.
+    stabilises: that denominator is the layer's whole output, the bias included, and a stabiliser.
+    takes_apart: the rule sums the positive and the negative contributions of a layer, each alone.
+    inside_only: made for the inside of a network, not for an activation that the model ends in.
+    """
+
+    linear: bool
+    conserves: bool
+    stabilises: bool
+    takes_apart: bool
+    inside_only: bool
+
+
+UNKNOWN = Facts(
+    linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +46,13 @@ class Rule:
 
     def __call__(self, op: Any, *values: Any) -> Any:
         return self.function(op, *values, **dict(self.parameters))
+
+    @property
+    def facts(self) -> Facts:
+        """What `known` says of the function, with these parameters."""
+        said: dict[str, Any] = getattr(self.function, "facts", None) or vars(UNKNOWN)
+        parameters = dict(self.parameters)
+        return Facts(**{k: v(**parameters) if callable(v) else v for k, v in said.items()})
 
     def __str__(self) -> str:
         name = self.function.__name__.rstrip("_").replace("_", "-")
@@ -36,6 +67,30 @@ def _short(value: Any) -> str:
 def rule(function: Callable, **parameters: Any) -> Rule:
     """The rule `function` with its parameters fixed."""
     return Rule(function, tuple(sorted(parameters.items())))
+
+
+def known(**facts: bool | Callable[..., bool]) -> Callable[[Callable], Callable]:
+    """Says the `Facts` of a rule above its definition: all of them, or it is a TypeError.
+
+    A fact that depends on the rule's parameters is a function of them.
+    """
+    wanted = [field.name for field in fields(Facts)]
+    if sorted(facts) != sorted(wanted):
+        raise TypeError(f"The facts of a rule are {', '.join(wanted)}; given {', '.join(facts)}.")
+
+    def say(function: Callable) -> Callable:
+        function.facts = facts  # type: ignore[attr-defined]
+        return function
+
+    return say
+
+
+def _of_another(fact: str) -> Callable[..., bool]:
+    return lambda of, **_: getattr(of.facts, fact)
+
+
+OF_ANOTHER = {field.name: _of_another(field.name) for field in fields(Facts)}
+"""The facts of a rule that is made of another, its parameter `of`."""
 
 
 def stabilise(z: jax.Array, epsilon: float = STABILISER) -> jax.Array:

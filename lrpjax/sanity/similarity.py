@@ -16,7 +16,6 @@ from skimage.feature import hog as hog_features
 from skimage.metrics import structural_similarity
 
 from .. import checks
-from ..estimators import SmoothGrad
 
 Measure = Callable[..., np.ndarray]
 COLOURS = ("auto", "sum", "max-abs", "abs-sum", "none")
@@ -25,8 +24,6 @@ _PERCENTILE = 99.5
 _WINDOW = 5  # pixels, of the paper's SSIM
 _GAUSSIAN = 11  # pixels, of the standard one
 _BLOCK = 24  # pixels, of cells whose histograms of gradients are normalised together
-# Whose maps the paper reduces by max |R| over the colours; all others' are summed.
-_LARGEST = {"gradient", "guided-bp", "deconv", "rect-grad"}
 
 
 def reduced(maps: np.ndarray, colour: str, axis: int | None) -> np.ndarray:
@@ -55,25 +52,20 @@ def multiplied(maps: np.ndarray, images: np.ndarray, multiplier: str | None) -> 
 
 
 def colour_of(colour: str, method: Any) -> str:
-    """The colour reduction of a method; "auto" is what the paper takes for it (appendix)."""
+    """The colour reduction of a method; "auto" is the method's own, and "sum" for a function."""
     checks.check_known("colour reduction", colour, COLOURS)
     if colour != "auto":
         return colour
-    return "max-abs" if _plain_name(method) in _LARGEST else "sum"
-
-
-def _plain_name(method: Any) -> str | None:
-    """The name of a method, or of the one that is smoothed."""
-    return getattr(method.base if isinstance(method, SmoothGrad) else method, "name", None)
+    return getattr(method, "colour", "sum")
 
 
 def measures(names: str | Sequence[str], method: Any) -> dict[str, Measure]:
-    """The similarities of these names; RectGrad's sparse maps are scaled by their extremes."""
+    """The similarities of these names; sparse maps are scaled by their extremes."""
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
         checks.check_known("similarity", name, SIMILARITIES)
     found = {name: SIMILARITIES[name] for name in chosen}
-    if "ssim" in found and _plain_name(method) == "rect-grad":
+    if "ssim" in found and getattr(method, "sparse", False):
         found["ssim"] = partial(ssim, percentile=100)
     return found
 

@@ -1,0 +1,123 @@
+"""The functions that make the methods of differences from a baseline, each with its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from . import checks
+from . import rules as r
+from .composites import for_every_kind
+from .entries import named
+from .method import Method
+from .rules import deeplift as d
+from .rules import rule
+
+MaxPool = Literal["complete", "gradient"]
+# The kinds for which no difference from a reference is defined.
+_WITHOUT = dict.fromkeys(("norm", "softmax", "product", "control", "unknown"))
+
+
+@named(
+    "deeplift-rescale",
+    "D * W^T m; m_x = m_y D_y / D_x at activations",
+    "Shrikumar et al. 2017",
+    "sum is f(x) - f(x0)",
+    "no",
+)
+def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
+    """baseline: a number, one input, or a batch (B, ...) over which the contributions are averaged.
+
+    max_pool: "complete" gives what the maximum gained to its winner and what the baseline's lost to
+    that one's, so that contributions add up; "gradient" is the routing the paper ran.
+    """
+    pools = {"complete": d.complete_max, "gradient": r.winner_takes_all}
+    composite = for_every_kind(
+        linear=rule(r.gradient),
+        activation=rule(d.rescale),
+        add=rule(r.add_copy),
+        max_pool=rule(_choice("max_pool", max_pool, pools)),
+        sum=rule(r.gradient),
+        transform=rule(r.gradient),
+        structure=rule(r.moved),
+        **_WITHOUT,
+    )
+    return Method("deeplift-rescale", composite, "one", baseline=reference(baseline))
+
+
+@named(
+    "deeplift-reveal-cancel",
+    "D+ * m+ + D- * m-; m+_x = m+_y D+_y / D+_x at activations",
+    "Shrikumar et al. 2017",
+    "sum is f(x) - f(x0)",
+    "no",
+)
+def deeplift_reveal_cancel(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
+    """One multiplier for positive and one for negative differences.
+
+    baseline, max_pool: as in `deeplift_rescale`.
+    """
+    return _paired("deeplift-reveal-cancel", baseline, max_pool, d.signed_linear, d.reveal_cancel)
+
+
+@named(
+    "deeplift-ablation",
+    "rescale without W-: m_x = W+^T m+ where D > 0, W+^T m- where D < 0",
+    "Sixt et al. 2020",
+    "no",
+    "yes: the chains no longer mix",
+)
+def deeplift_ablation(
+    baseline: Any = 0.0,
+    *,
+    max_pool: MaxPool = "complete",
+    form: Literal["code", "text"] = "code",
+) -> Method:
+    """Rescale without the terms that mix the chains of both signs.
+
+    baseline, max_pool: as in `deeplift_rescale`. form: of the paper's code, or of its text.
+    """
+    forms = {"code": d.ablated_code, "text": d.ablated_text}
+    linear = _choice("form", form, forms)
+    return _paired("deeplift-ablation", baseline, max_pool, linear, d.paired_rescale)
+
+
+def _paired(
+    name: str, baseline: Any, max_pool: str, linear: Callable, activation: Callable
+) -> Method:
+    pools = {"complete": d.paired_max, "gradient": d.paired_winner}
+    composite = for_every_kind(
+        linear=rule(linear),
+        scale=rule(d.signed_scale),
+        activation=rule(activation),
+        add=rule(d.signed_add),
+        max_pool=rule(_choice("max_pool", max_pool, pools)),
+        sum=rule(d.paired_gradient),
+        transform=rule(d.paired_gradient),
+        structure=rule(d.paired_moved),
+        factor=rule(d.signed_scale),
+        **_WITHOUT,
+    )
+    return Method(name, composite, "one", paired=True, baseline=reference(baseline))
+
+
+def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{option} is {' or '.join(map(repr, choices))}, got {value!r}.")
+    return choices[value]
+
+
+def reference(baseline: Any) -> Any:
+    """The baseline as a number or a copy of the array; TypeError or ValueError for what is none."""
+    try:
+        array = jnp.array(baseline)
+    except TypeError:
+        array = None
+    if array is None or not jnp.isrealobj(array) or array.dtype == bool:
+        raise TypeError(
+            f"The baseline must be a number or an array of real numbers, got {baseline!r}."
+        )
+    checks.check_finite([array], ["the baseline"])
+    return array
