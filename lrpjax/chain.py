@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
+from .baselines import rows_of
 from .graph import LINEAR, Graph, Layer, bare
 from .method import Method
 from .methods import resolve_chain
-from .propagate import Chain, baselines_of
-from .reading import Reading, below, environment, output_layer, read, values_at
+from .propagate import Chain, read_for
+from .reading import Reading, below, environment, output_layer, values_at
 from .replay import Piece, forward, piece
 
 # What changes relevance; activations and structure pass it on.
@@ -191,14 +192,13 @@ def chain_and_links(
 
 def one_example(model: Callable, x: Any, method: Method) -> Reading:
     """Reads a model at a batch of one. ValueError for any other batch."""
-    reading = read(model, x, fold=method.fold)
+    reading = read_for(model, x, method)
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in reading.leaves}
     if sizes != {1}:
         raise ValueError(
             "Z is the matrix of one example: give a batch of one, as in x[:1] (got shape "
             f"{', '.join(str(leaf.shape) for leaf in reading.leaves)})."
         )
-    checks.check_range(reading.leaves, method)
     return reading
 
 
@@ -306,7 +306,7 @@ def _not_linear(reading: Reading, method: Method, layers: Sequence[Layer]) -> st
         baseline = None
         if method.baseline is not None:
             inputs = [env[v] for v in graph.program.inputs]
-            baseline = [b[0] for b in baselines_of(method.baseline, inputs)]
+            baseline = [b[0] for b in rows_of(method.baseline, inputs)]
         links = Chain(graph, method, env, layers, baseline)
         for stage in links.stages:
             like = jax.eval_shape(lambda s=stage: bare(links.arriving(s, {})))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ._text import columns
+from .baselines import baseline_of
 from .bottleneck import InformationBottleneck
 from .composites import uniform
 from .estimators import Contrastive, Estimator, IntegratedGradients, Occlusion, SmoothGrad
@@ -33,15 +34,14 @@ from .named import input_x_gradient as input_x_gradient
 from .named import pattern_attribution as pattern_attribution
 from .named import pattern_net as pattern_net
 from .named import rect_grad as rect_grad
-from .named import reference
 from .named import wsquare as wsquare
 from .named import z as z
 from .named import zplus as zplus
 
 
 def integrated_gradients(base: str | Method | Estimator = "gradient", **options: Any) -> Estimator:
-    """options: steps, quadrature, baseline, chunk: see `estimators.IntegratedGradients`."""
-    x0 = reference(options.pop("baseline", 0.0))
+    """options: steps, quadrature, baseline(s), chunk: see `estimators.IntegratedGradients`."""
+    x0 = baseline_of(options.pop("baseline", 0.0), options.pop("baselines", None))
     return IntegratedGradients(base=_value(base), baseline=x0, **options)
 
 
@@ -60,10 +60,11 @@ def occlusion(
     stride: int | tuple[int, ...] | None = None,
     *,
     baseline: Any = 0.0,
+    baselines: Any = None,
     chunk: int | None = None,
 ) -> Estimator:
     """See `estimators.Occlusion`."""
-    x0 = reference(baseline)
+    x0 = baseline_of(baseline, baselines)
     return Occlusion(window=window, stride=stride, baseline=x0, chunk=chunk)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
-from . import checks
 from . import rules as r
+from .baselines import Baseline, baseline_of
 from .composites import by_kind, first_layer, or_else
 from .method import Method as Method
 from .method import Start
@@ -256,8 +255,11 @@ def _with_patterns(name: str, patterns: dict[str, Any], function: Callable) -> M
 MaxPool = Literal["complete", "gradient"]
 
 
-def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
-    """baseline: a number, one input, or a batch (B, ...) over which the contributions are averaged.
+def deeplift_rescale(
+    baseline: Any = 0.0, *, baselines: Any = None, max_pool: MaxPool = "complete"
+) -> Method:
+    """baseline: a number, one input, or one for each image (N, ...). baselines: a set (K, ...) over
+    which the contributions are averaged. Both are pytrees where the model's input is one.
 
     max_pool: "complete" gives what the maximum gained to its winner and what the baseline's lost to
     that one's, so that contributions add up; "gradient" is the routing the paper ran.
@@ -271,17 +273,22 @@ def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> 
         sum=rule(r.gradient),
         structure=rule(r.gradient),
     )
-    return Method("deeplift-rescale", composite, "one", baseline=reference(baseline))
+    x0 = baseline_of(baseline, baselines)
+    return Method("deeplift-rescale", composite, "one", baseline=x0)
 
 
-def deeplift_reveal_cancel(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
+def deeplift_reveal_cancel(
+    baseline: Any = 0.0, *, baselines: Any = None, max_pool: MaxPool = "complete"
+) -> Method:
     """As `deeplift_rescale`, with one multiplier for positive and one for negative differences."""
-    return _paired("deeplift-reveal-cancel", baseline, max_pool, d.signed_linear, d.reveal_cancel)
+    x0 = baseline_of(baseline, baselines)
+    return _paired("deeplift-reveal-cancel", x0, max_pool, d.signed_linear, d.reveal_cancel)
 
 
 def deeplift_ablation(
     baseline: Any = 0.0,
     *,
+    baselines: Any = None,
     max_pool: MaxPool = "complete",
     form: Literal["code", "text"] = "code",
 ) -> Method:
@@ -289,11 +296,12 @@ def deeplift_ablation(
     of its text."""
     forms = {"code": d.ablated_code, "text": d.ablated_text}
     linear = _choice("form", form, forms)
-    return _paired("deeplift-ablation", baseline, max_pool, linear, d.paired_rescale)
+    x0 = baseline_of(baseline, baselines)
+    return _paired("deeplift-ablation", x0, max_pool, linear, d.paired_rescale)
 
 
 def _paired(
-    name: str, baseline: Any, max_pool: str, linear: Callable, activation: Callable
+    name: str, baseline: Baseline, max_pool: str, linear: Callable, activation: Callable
 ) -> Method:
     pools = {"complete": d.paired_max, "gradient": d.paired_winner}
     composite = by_kind(
@@ -305,21 +313,7 @@ def _paired(
         sum=rule(d.paired_gradient),
         structure=rule(d.paired_gradient),
     )
-    return Method(name, composite, "one", paired=True, baseline=reference(baseline))
-
-
-def reference(baseline: Any) -> Any:
-    """The baseline as a number or a copy of the array; TypeError or ValueError for what is none."""
-    try:
-        array = jnp.array(baseline)
-    except TypeError:
-        array = None
-    if array is None or not jnp.isrealobj(array) or array.dtype == bool:
-        raise TypeError(
-            f"The baseline must be a number or an array of real numbers, got {baseline!r}."
-        )
-    checks.check_finite([array], ["the baseline"])
-    return array
+    return Method(name, composite, "one", paired=True, baseline=baseline)
 
 
 def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:
