@@ -12,8 +12,8 @@ import jax
 from . import checks
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
-from .propagate import explain, read_for_target
-from .reading import below, read, values_at
+from .propagate import explain, read_for, read_for_target
+from .reading import below, values_at
 from .replay import forward, piece
 
 
@@ -38,13 +38,12 @@ def vjp(
     or weights that are not finite, or a model in training mode.
     """
     method = resolve_chain(method, model)
-    reading = read(model, x, fold=method.fold)
+    reading = read_for(model, x, method)
     graph = reading.graph
     if isinstance(layers, str):
         raise TypeError(f"layers is a list of names: use layers=[{layers!r}].")
     names = tuple(dict.fromkeys(layers or ()))
     values_at(graph, start, names)
-    checks.check_range(reading.leaves, method)
     checks.rules_for(graph, method, below(graph, start))
     inner = tuple(name for name in names if name != "input")
     injected = tuple(graph.program.outputs)

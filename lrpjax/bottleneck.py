@@ -88,7 +88,8 @@ def iba(
     fewer than the input (dense layers, tokens), does not say where: its bits are spread evenly,
     and lambda is smoothed over nothing.
 
-    Image i draws from fold_in(key, i), so its map depends neither on the others nor on `chunk`.
+    All images see the same draws, so an image's map depends neither on the others nor on its place
+    among them, nor on `chunk`.
     Raises ValueError for an unknown layer, statistics of another layer or shape, a target or a
     number out of range, or input, weights or results that are not finite; TypeError for
     statistics that are none.
@@ -110,9 +111,8 @@ def iba(
     for i in track(range(0, len(x), chunk), description="iba", disable=not progress):
         index = filled_up(i, chunk, len(x))
         at = None if target is None else target[index]
-        keys = jax.vmap(partial(jax.random.fold_in, key))(index)
         settings = (steps, samples, sigma)
-        fitted = _fit(reading.graph, value, settings, reading.consts, x[index], at, keys, numbers)
+        fitted = _fit(reading.graph, value, settings, reading.consts, x[index], at, key, numbers)
         parts.append([np.asarray(a)[: len(x) - i] for a in fitted])
     relevance, capacity, losses = (np.concatenate(p) for p in zip(*parts, strict=True))
     checks.check_finite([losses, capacity], ["the bottleneck's loss", "the bottleneck's bits"])
@@ -120,7 +120,7 @@ def iba(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _fit(graph, value, settings, consts, images, target, keys, numbers):
+def _fit(graph, value, settings, consts, images, target, key, numbers):
     """Relevance, capacity and losses of a chunk, each with the batch as first axis."""
     steps, samples, sigma = settings
     mean, std, beta, learning_rate = numbers
@@ -146,16 +146,16 @@ def _fit(graph, value, settings, consts, images, target, keys, numbers):
             return optax.softmax_cross_entropy_with_integer_labels(logits, target)
 
         nats = information(normalised, noise).reshape(len(alpha), -1).mean(1)
-        losses = jax.vmap(cross_entropy, in_axes=1)(draws).mean(0) + beta * nats
+        losses = jax.vmap(cross_entropy)(draws).mean(0) + beta * nats
         return losses.sum(), losses  # the sum: no image's gradient depends on another image
 
     optimiser = optax.adam(learning_rate)
-    shape = (samples, *features.shape[1:])
+    shape = (samples, 1, *features.shape[1:])  # one draw for all images
 
     def step(carry, i):
         alpha, state = carry
-        draw = lambda key: jax.random.normal(jax.random.fold_in(key, i), shape, alpha.dtype)
-        gradient, losses = jax.grad(loss, has_aux=True)(alpha, jax.vmap(draw)(keys))
+        draws = jax.random.normal(jax.random.fold_in(key, i), shape, alpha.dtype)
+        gradient, losses = jax.grad(loss, has_aux=True)(alpha, draws)
         updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(alpha, updates), state), losses
 

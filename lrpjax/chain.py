@@ -21,7 +21,8 @@ from . import checks
 from .graph import COMPUTING, Graph, Layer
 from .method import Method
 from .methods import resolve_chain
-from .reading import Reading, below, output_layer, read, values_at
+from .propagate import read_for
+from .reading import Reading, below, output_layer, values_at
 from .replay import Piece, forward, piece
 
 MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
@@ -188,14 +189,13 @@ def chain_and_links(
 
 def one_example(model: Callable, x: Any, method: Method) -> Reading:
     """Reads a model at a batch of one. ValueError for any other batch."""
-    reading = read(model, x, fold=method.fold)
+    reading = read_for(model, x, method)
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in reading.leaves}
     if sizes != {1}:
         raise ValueError(
             "Z is the matrix of one example: give a batch of one, as in x[:1] (got shape "
             f"{', '.join(str(leaf.shape) for leaf in reading.leaves)})."
         )
-    checks.check_range(reading.leaves, method)
     return reading
 
 

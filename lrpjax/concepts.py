@@ -28,6 +28,7 @@ from . import checks
 from ._results import Results
 from ._text import columns
 from .attribution import vjp
+from .baselines import of_images
 from .graph import Graph
 from .layer_statistics import filled_up, layer_value
 from .method import Method
@@ -112,20 +113,23 @@ def tcav(
     sets = shown | unrelated
     stacked = np.concatenate(list(sets.values()))
     size = min(chunk, max(len(images), len(stacked)))
-    reading = read_for_target(model, images[filled_up(0, size, len(images))], method, target)
+    first = filled_up(0, size, len(images))
+    at_first = of_images(method, images, first)
+    reading = read_for_target(model, images[first], at_first, target)
     graph, value = reading.graph, layer_value(reading.graph, layer)
     _, classes = graph.program.shape(graph.program.outputs[0])
     seed = jax.tree.unflatten(reading.out_tree, [np.eye(classes)[[int(target)] * size]])
 
-    def derivative(x: np.ndarray) -> jax.Array:
-        _, relevance = vjp(model, x, method, layers=[layer])
+    def derivative(index: np.ndarray) -> jax.Array:
+        own = of_images(method, images, index)
+        _, relevance = vjp(model, images[index], own, layers=[layer])
         return relevance(seed)[1][layer]
 
     axis = graph.axes.batch[value] or 0
     units = partial(_units, axis=axis, size=size, progress=progress)
-    derivatives = units(derivative, images, "derivatives").astype(float)
-    activation = partial(_activation, graph, value, reading.consts)
-    activations = _split(units(activation, stacked, "activations"), sets, layer)
+    derivatives = units(derivative, len(images), "derivatives").astype(float)
+    activation = lambda index: _activation(graph, value, reading.consts, stacked[index])
+    activations = _split(units(activation, len(stacked), "activations"), sets, layer)
     sensitivity = partial(_sensitivity, layer, derivatives, activations)
 
     rows = []
@@ -247,20 +251,21 @@ def _activation(graph: Graph, value: int, consts: list, images: jax.Array) -> ja
 
 def _units(
     function: Callable,
-    images: np.ndarray,
+    count: int,
     description: str,
     *,
     axis: int,
     size: int,
     progress: bool,
 ) -> np.ndarray:
-    """The function's values (images, units), `size` images at once. axis: where it puts images."""
+    """The function's values (images, units), of `size` images, given by their numbers, at once.
+    axis: where it puts images."""
     parts = []
-    starts = range(0, len(images), size)
+    starts = range(0, count, size)
     for i in track(starts, description=description, disable=not progress):
-        found = np.asarray(function(images[filled_up(i, size, len(images))]))
+        found = np.asarray(function(filled_up(i, size, count)))
         parts.append(np.moveaxis(found, axis, 0).reshape(size, -1))
-    return np.concatenate(parts)[: len(images)]
+    return np.concatenate(parts)[:count]
 
 
 def _split(

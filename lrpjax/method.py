@@ -46,8 +46,8 @@ class Method:
     unknown: "error", or "gradient" for layers that no rule covers.
     input_range: (low, high) that the rules suppose the input to lie in, or None. Each is a number
     or a tuple with one for each channel.
-    baseline: the reference input, or None. With one (DeepLIFT) what travels are multipliers, and
-    what is read out is multiplier times difference from the reference.
+    baseline: what inputs are compared with (`baselines.Baseline`), or None. With one (DeepLIFT)
+    what travels are multipliers, and what is read out is multiplier times difference from it.
     paired: whether two multipliers travel, for positive and negative differences.
     colour: how a map is reduced to one value for each pixel before maps are compared: what the
     paper takes (appendix). sparse: whether all but a few entries of a map are zero.

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from ._text import columns
+from .baselines import baseline_of
 from .bottleneck import InformationBottleneck, Statistics
 from .composites import uniform
 from .entries import NOTATION, TABLE, named
@@ -35,7 +36,6 @@ from .named import zplus as zplus
 from .named_deeplift import deeplift_ablation as deeplift_ablation
 from .named_deeplift import deeplift_rescale as deeplift_rescale
 from .named_deeplift import deeplift_reveal_cancel as deeplift_reveal_cancel
-from .named_deeplift import reference
 from .named_patterns import pattern_attribution as pattern_attribution
 from .named_patterns import pattern_net as pattern_net
 
@@ -77,19 +77,21 @@ def integrated_gradients(
     steps: int = IntegratedGradients.steps,
     quadrature: str = IntegratedGradients.quadrature,
     baseline: Any = 0.0,
+    baselines: Any = None,
     chunk: int | None = None,
 ) -> Estimator:
     """base: the method that is averaged along the way from x0 to x.
 
     steps, quadrature: the points of the way and their weights; quadrature is "gauss-legendre",
-    "left", "right", "middle" or "trapezoid". baseline: x0, a number, one input, or a batch (B, ...)
-    to average over. chunk: points that run at once.
+    "left", "right", "middle" or "trapezoid". baseline: x0, a number, one input, or one
+    for each image (N, ...). baselines: a set (K, ...) to average over. chunk: points that
+    run at once.
     """
     return IntegratedGradients(
         base=_value(base),
         steps=steps,
         quadrature=quadrature,
-        baseline=reference(baseline),
+        baseline=baseline_of(baseline, baselines),
         chunk=chunk,
     )
 
@@ -167,13 +169,15 @@ def occlusion(
     stride: int | tuple[int, ...] | None = None,
     *,
     baseline: Any = 0.0,
+    baselines: Any = None,
     chunk: int | None = None,
 ) -> Estimator:
     """window, stride: in pixels, a number or one for each spatial axis (default: an eighth of the
-    image's side, and half a window). baseline: what covers, a number or an input. chunk: windows
+    image's side, and half a window). baseline: what covers: a number, an input, or one for
+    each image; baselines: a set to average over. chunk: windows
     that run at once.
     """
-    x0 = reference(baseline)
+    x0 = baseline_of(baseline, baselines)
     return Occlusion(window=window, stride=stride, baseline=x0, chunk=chunk)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import jax.numpy as jnp
-
-from . import checks
 from . import rules as r
+from .baselines import Baseline, baseline_of
 from .composites import for_every_kind
 from .entries import named
 from .method import Method
@@ -27,8 +25,11 @@ _WITHOUT = dict.fromkeys(("norm", "softmax", "product", "control", "unknown"))
     "sum is f(x) - f(x0)",
     "no",
 )
-def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
-    """baseline: a number, one input, or a batch (B, ...) over which the contributions are averaged.
+def deeplift_rescale(
+    baseline: Any = 0.0, *, baselines: Any = None, max_pool: MaxPool = "complete"
+) -> Method:
+    """baseline: a number, one input, or one for each image (N, ...). baselines: a set (K, ...) over
+    which the contributions are averaged. Both are pytrees where the model's input is one.
 
     max_pool: "complete" gives what the maximum gained to its winner and what the baseline's lost to
     that one's, so that contributions add up; "gradient" is the routing the paper ran.
@@ -44,7 +45,8 @@ def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> 
         structure=rule(r.moved),
         **_WITHOUT,
     )
-    return Method("deeplift-rescale", composite, "one", baseline=reference(baseline))
+    x0 = baseline_of(baseline, baselines)
+    return Method("deeplift-rescale", composite, "one", baseline=x0)
 
 
 @named(
@@ -54,12 +56,15 @@ def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> 
     "sum is f(x) - f(x0)",
     "no",
 )
-def deeplift_reveal_cancel(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
+def deeplift_reveal_cancel(
+    baseline: Any = 0.0, *, baselines: Any = None, max_pool: MaxPool = "complete"
+) -> Method:
     """One multiplier for positive and one for negative differences.
 
-    baseline, max_pool: as in `deeplift_rescale`.
+    baseline, baselines, max_pool: as in `deeplift_rescale`.
     """
-    return _paired("deeplift-reveal-cancel", baseline, max_pool, d.signed_linear, d.reveal_cancel)
+    x0 = baseline_of(baseline, baselines)
+    return _paired("deeplift-reveal-cancel", x0, max_pool, d.signed_linear, d.reveal_cancel)
 
 
 @named(
@@ -72,20 +77,23 @@ def deeplift_reveal_cancel(baseline: Any = 0.0, *, max_pool: MaxPool = "complete
 def deeplift_ablation(
     baseline: Any = 0.0,
     *,
+    baselines: Any = None,
     max_pool: MaxPool = "complete",
     form: Literal["code", "text"] = "code",
 ) -> Method:
     """Rescale without the terms that mix the chains of both signs.
 
-    baseline, max_pool: as in `deeplift_rescale`. form: of the paper's code, or of its text.
+    baseline, baselines, max_pool: as in `deeplift_rescale`. form: of the paper's code, or of its
+    text.
     """
     forms = {"code": d.ablated_code, "text": d.ablated_text}
     linear = _choice("form", form, forms)
-    return _paired("deeplift-ablation", baseline, max_pool, linear, d.paired_rescale)
+    x0 = baseline_of(baseline, baselines)
+    return _paired("deeplift-ablation", x0, max_pool, linear, d.paired_rescale)
 
 
 def _paired(
-    name: str, baseline: Any, max_pool: str, linear: Callable, activation: Callable
+    name: str, baseline: Baseline, max_pool: str, linear: Callable, activation: Callable
 ) -> Method:
     pools = {"complete": d.paired_max, "gradient": d.paired_winner}
     composite = for_every_kind(
@@ -100,24 +108,10 @@ def _paired(
         factor=rule(d.signed_scale),
         **_WITHOUT,
     )
-    return Method(name, composite, "one", paired=True, baseline=reference(baseline))
+    return Method(name, composite, "one", paired=True, baseline=baseline)
 
 
 def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:
     if value not in choices:
         raise ValueError(f"{option} is {' or '.join(map(repr, choices))}, got {value!r}.")
     return choices[value]
-
-
-def reference(baseline: Any) -> Any:
-    """The baseline as a number or a copy of the array; TypeError or ValueError for what is none."""
-    try:
-        array = jnp.array(baseline)
-    except TypeError:
-        array = None
-    if array is None or not jnp.isrealobj(array) or array.dtype == bool:
-        raise TypeError(
-            f"The baseline must be a number or an array of real numbers, got {baseline!r}."
-        )
-    checks.check_finite([array], ["the baseline"])
-    return array

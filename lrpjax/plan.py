@@ -12,10 +12,11 @@ import jax.numpy as jnp
 
 from . import checks
 from ._text import columns
+from .baselines import rows_of
 from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, scaled, tupled
 from .method import Method
 from .methods import resolve_chain
-from .propagate import Chain, Stage, baselines_of, one_hot, start_relevance
+from .propagate import Chain, Stage, one_hot, read_for, start_relevance
 from .reading import environment, read
 
 
@@ -58,7 +59,7 @@ class Plan:
 
         x: inputs of the planned shape. target: as in `attribute`. See `Check`.
         """
-        reading = read(self.model, x, fold=self.method.fold)
+        reading = read_for(self.model, x, self.method)
         rules_found = checks.rules_for(reading.graph, self.method, reading.graph.layers)
         shape = reading.graph.program.shape(reading.graph.program.outputs[0])
         checks.check_target(target, shape)
@@ -132,7 +133,7 @@ def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any
     ledger = lambda baseline: _ledger(graph, method, env, target, baseline)
     if method.baseline is None:
         return _differences(graph, env), ledger(None)
-    baselines = baselines_of(method.baseline, [env[v] for v in graph.program.inputs])
+    baselines = rows_of(method.baseline, [env[v] for v in graph.program.inputs])
     means = jax.tree.map(lambda r: r.mean(0), jax.lax.map(ledger, baselines))
     return _differences(graph, env), means
 

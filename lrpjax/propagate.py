@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
+from .baselines import check_baselines, rows_of
 from .graph import (
     Eqn,
     Graph,
@@ -207,7 +208,7 @@ def chain(
     """
     if method.baseline is None:
         return Chain(graph, method, env, layers, sums=sums)
-    baselines = baselines_of(method.baseline, [env[v] for v in graph.program.inputs])
+    baselines = rows_of(method.baseline, [env[v] for v in graph.program.inputs])
     at = lambda baseline: Chain(graph, method, env, layers, baseline)
     if len(baselines[0]) == 1:
         return at([b[0] for b in baselines])
@@ -239,40 +240,39 @@ def _listed(shapes: Sequence[Any]) -> str:
     return " and ".join(map(str, shapes))
 
 
-def baselines_of(baseline: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    """The baselines (B, *x.shape) of each input; raises ValueError for one that does not fit."""
-    baseline = jnp.asarray(baseline)
-    if baseline.ndim == 0:
-        return [jnp.broadcast_to(baseline.astype(x.dtype), (1, *x.shape)) for x in inputs]
-    one = inputs[0].shape[1:]
-    if len(inputs) > 1 or baseline.shape not in (one, (*baseline.shape[:1], *one)):
-        raise ValueError(
-            f"The baseline must be a number, one input of shape {one} or a batch (B, ...) of "
-            f"them, got shape {baseline.shape}."
-        )
-    if baseline.size == 0:
-        raise ValueError("The batch of baselines is empty: it needs at least one.")
-    rows = baseline.astype(inputs[0].dtype).reshape(-1, 1, *one)
-    return [jnp.broadcast_to(rows, (len(rows), *inputs[0].shape))]
+def read_for(model: Callable, x: Any, method: Method) -> Reading:
+    """Reads a model for a chain of rules. Raises as `read` does, and ValueError for an input
+    outside of the range that the method supposes, or a baseline that does not fit the input."""
+    reading = read(model, x, fold=method.fold)
+    checks.check_range(reading.leaves, method)
+    check_baselines(method, reading.leaves, reading.x_tree)
+    return reading
 
 
-def read_for_target(model: Callable, x: Any, method: Method | None, target: Any) -> Reading:
+def innermost(method: Any) -> Method | None:
+    """The chain of rules that a method is, or is over; None where there is none."""
+    while getattr(method, "base", None) is not None:
+        method = method.base
+    return method if isinstance(method, Method) else None
+
+
+def read_for_target(model: Callable, x: Any, method: Any, target: Any) -> Reading:
     """Reads a model whose output (N, classes) is to be explained at a target.
 
-    method: whose rules will be needed, None for none. Raises as `read` does, and ValueError for
-    outputs of another shape, a target out of range or an input outside of the range that the
-    method supposes. Warns of a softmax at the end.
+    method: that will explain it, of any kind. Raises as `read_for` does, and ValueError for outputs
+    of another shape or a target out of range. Warns of a softmax at the end.
     """
-    reading = read(model, x, fold=method is None or method.fold)
+    rules = innermost(method)
+    reading = read(model, x, fold=True) if rules is None else read_for(model, x, rules)
+    check_baselines(method, reading.leaves, reading.x_tree)
     graph, program = reading.graph, reading.graph.program
     if reading.out_tree.num_leaves != 1:
         raise ValueError(
             f"A target needs one output (N, classes), this model returns {reading.out_tree}."
         )
     checks.check_target(target, program.shape(program.outputs[0]))
-    if method is not None:
-        checks.check_range(reading.leaves, method)
-        checks.rules_for(graph, method, below(graph, None))
+    if rules is not None:
+        checks.rules_for(graph, rules, below(graph, None))
     if ends := ending(graph):
         warnings.warn(
             f"{checks.ends_in(ends[-1])}: its maps explain probabilities, which depend on every "

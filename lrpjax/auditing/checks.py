@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from .. import sanity
+from ..baselines import of_images
 from ..convergence import certificate, csc, singular_values
 from ..method import Method
 
@@ -55,7 +56,8 @@ def convergence(task: Task, method: Any) -> Piece:
 
 def spectrum(task: Task, method: Any) -> Piece:
     few = task.images[: task.spectrum_images]
-    found = singular_values(task.model, few, method, key=task.key, start=task.start, k=2)
+    own = of_images(method, task.images, np.arange(len(few)))
+    found = singular_values(task.model, few, own, key=task.key, start=task.start, k=2)
     rows = [{"check": "spectrum", **row} for row in found.rows]
     for row in rows:
         row.pop("products")
@@ -64,7 +66,8 @@ def spectrum(task: Task, method: Any) -> Piece:
 
 def certified(task: Task, method: Any) -> Piece:
     one = task.images[:1]
-    found = certificate(task.model, one, method, key=task.key, start=task.start)
+    own = of_images(method, task.images, np.arange(1))
+    found = certificate(task.model, one, own, key=task.key, start=task.start)
     rows = [{"check": "certificate", "method": method.name, **row} for row in found.rows]
     sentence = {"scope": "sentence", "sentence": found.sentence}
     return Piece([*rows, {"check": "certificate", "method": method.name, **sentence}])
@@ -84,7 +87,7 @@ def randomisation(task: Task, method: Any) -> Piece:
     grid = sanity.cascade(
         task.model,
         task.images[:GRID],
-        method,
+        of_images(method, task.images, np.arange(len(task.images))[:GRID]),
         key=task.key,
         target=task.target[:GRID],
         layers=task.layers,

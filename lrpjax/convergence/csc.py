@@ -22,12 +22,13 @@ from scipy.special import betaincinv
 
 from .. import checks
 from .._results import Results, key_text
+from ..baselines import of_images
 from ..graph import COMPUTING, Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
-from ..propagate import chain, reached, values_for
-from ..reading import Reading, below, output_layer, read, values_at
+from ..propagate import chain, reached, read_for, values_for
+from ..reading import Reading, below, output_layer, values_at
 
 Scope = Literal["location", "map"]
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
@@ -83,10 +84,11 @@ def csc(
         raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
     checks.check_images(images)
     method = resolve_chain(method, model)
-    first = read(model, images[:1], fold=method.fold)
+    alone = of_images(method, images, np.arange(1))
+    first = read_for(model, images[:1], alone)
     graph = first.graph
     start_name = start or output_layer(graph)
-    arrives = reached(first, method, start_name)
+    arrives = reached(first, alone, start_name)
     names = tuple(_arriving(graph, start_name, arrives) if layers is None else layers)
     values = values_at(graph, start_name, names)
     for name, value in zip(names, values, strict=True):
@@ -100,13 +102,14 @@ def csc(
     batch = min(len(images), max(1, at_once // vectors))
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
     checks.check_input([images])
-    reading = read(model, images[:batch], fold=method.fold)
+    checks.check_range([images], method)
+    reading = read_for(model, images[:batch], of_images(method, images, np.arange(batch)))
     starts = range(0, len(images), batch)
     for i in track(starts, description=method.name, disable=not progress):
         index = filled_up(i, batch, len(images))
         found, finite = _measure(
             reading.graph,
-            method,
+            of_images(method, images, index),
             start_name,
             names,
             (vectors, min(vectors, at_once), over),

@@ -25,6 +25,7 @@ import numpy as np
 from .. import checks
 from .._progress import track
 from .._results import Results, key_text
+from ..baselines import of_images
 from ..chain import chains, one_example
 from ..graph import Graph
 from ..method import Method
@@ -73,9 +74,10 @@ def profile(
     method = resolve_chain(method, model)
     checks.check_images(images)
     keys = jax.random.split(key, 3)
-    reading = one_example(model, images[:1], method)
+    first = of_images(method, images, np.arange(1))
+    reading = one_example(model, images[:1], first)
     start = start or output_layer(reading.graph)
-    names = list(layers or reached_layers(reading, method, start)[1:])
+    names = list(layers or reached_layers(reading, first, start)[1:])
     measure = partial(csc, model, images, method, key=keys[0], start=start, layers=names)
     scopes: tuple[Scope, ...] = ("map", "location")
     cosines = {scope: measure(vectors=vectors, over=scope).rows for scope in scopes}
@@ -113,9 +115,10 @@ def _block_ratios(
     """sigma_1 / sigma_2 of the block of each location, over all images, by layer."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for i in track(range(len(images)), f"blocks, {method.name}"):
-        reading = one_example(model, images[i : i + 1], method)
+        at = of_images(method, images, np.array([i]))
+        reading = one_example(model, images[i : i + 1], at)
         graph = reading.graph
-        for op in chains(reading, method, start, names):
+        for op in chains(reading, at, start, names):
             (value,) = values_at(graph, start, [op.stop])
             n = op.shape[0]
             units = jnp.eye(n, dtype=op.dtype)

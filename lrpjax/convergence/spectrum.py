@@ -20,6 +20,7 @@ from matfree.decomp import bidiag
 from .. import checks
 from .._progress import track
 from .._results import Results, key_text
+from ..baselines import of_images
 from ..chain import ChainOperator, chains, links, one_example
 from ..method import Method
 from ..methods import resolve_chain
@@ -84,11 +85,12 @@ def singular_values(
     checks.check_least(1, k=k)
     rows = []
     for i in track(range(len(images)), f"singular values, {method.name}"):
-        reading = one_example(model, images[i : i + 1], method)
+        at = of_images(method, images, np.array([i]))
+        reading = one_example(model, images[i : i + 1], at)
         start_name = start or output_layer(reading.graph)
-        names = layers or reached_layers(reading, method, start_name)[1:]
+        names = layers or reached_layers(reading, at, start_name)[1:]
         own = jax.random.fold_in(key, i)
-        for op in chains(reading, method, start_name, names):
+        for op in chains(reading, at, start_name, names):
             values, products = _leading(op, k, own)
             ratio = float(values[0] / values[1]) if len(values) > 1 and values[1] > 0 else None
             rounding = 10 * float(jnp.finfo(op.dtype).eps)

@@ -5,3 +5,4 @@ from .estimator import Estimator as Estimator
 from .occlusion import Occlusion as Occlusion
 from .path import IntegratedGradients as IntegratedGradients
 from .smooth import SmoothGrad as SmoothGrad
+from .smooth import noise as noise

@@ -104,7 +104,7 @@ class Estimator:
 
     def attribute(self, model: Callable, x: Any, *, target: Any = None) -> Any:
         """The heat map, as `lrpjax.attribute` gives it; shows progress where it takes long."""
-        reading = read_for_target(model, x, innermost(self), target)
+        reading = read_for_target(model, x, self, target)
         return jax.tree.unflatten(reading.x_tree, self.explain(reading, target))
 
     def explain(self, reading: Reading, target: Any) -> Maps:
@@ -136,13 +136,6 @@ class Estimator:
         count = self.evaluations(network, leaves)
         largest = max(math.prod(a.shape) for a in network.graph.program.avals)
         return count, min(count, self.chunk or max(1, _BYTES // (4 * largest)))
-
-
-def innermost(method: Any) -> Method | None:
-    """The chain of rules at the bottom of nested estimators, if there is one."""
-    while isinstance(method, Estimator):
-        method = method.base
-    return method
 
 
 @partial(jax.jit, static_argnums=0)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..propagate import baselines_of
+from ..baselines import Baseline, baseline_of, rows_of
 from .estimator import Estimator, Maps, Network
 
 SIDES = 8  # of the default window in an image's side
@@ -27,27 +27,23 @@ class Occlusion(Estimator):
 
     window, stride: in pixels, a number or one for each spatial axis (an eighth of the image's side;
     half a window). Windows cover all channels, and the last of a row ends at the border. baseline:
-    what covers, a number or an input. Zeiler and Fergus 2014.
+    what covers (see `baselines`; over a set the losses are averaged). Zeiler and Fergus 2014.
     """
 
     name: str = "occlusion"
     window: int | tuple[int, ...] | None = None
     stride: int | tuple[int, ...] | None = None
-    baseline: Any = field(default=0.0, compare=False)
+    baseline: Baseline = field(default_factory=baseline_of, compare=False)
 
     def evaluations(self, network: Network, leaves: Maps) -> int:
-        return math.prod(self._counts(network, leaves))
+        return math.prod(self._counts(network, leaves)) * len(rows_of(self.baseline, leaves)[0])
 
     def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
         (x,) = leaves
-        cover = self._window(network, leaves, i)
-        (row,) = baselines_of(self.baseline, leaves)
-        if len(row) > 1:
-            raise ValueError(
-                f"occlusion covers with one baseline, a number or an input of shape {x.shape[1:]}, "
-                f"got shape {jnp.shape(self.baseline)}."
-            )
-        drop = network.output([x]) - network.output([jnp.where(cover, row[0], x)])
+        (rows,) = rows_of(self.baseline, leaves)
+        cover = self._window(network, leaves, i // len(rows))
+        covered = jnp.where(cover, rows[i % len(rows)], x)
+        drop = (network.output([x]) - network.output([covered])) / len(rows)
         return [jnp.where(cover, drop.reshape(-1, *[1] * (x.ndim - 1)), 0).astype(x.dtype)]
 
     def finish(self, network: Network, leaves: Maps, state: Any) -> Maps:

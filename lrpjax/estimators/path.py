@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..propagate import baselines_of, read_for_target
-from .estimator import Estimator, Maps, Network, innermost
+from ..baselines import Baseline, baseline_of, rows_of
+from ..propagate import read_for_target
+from .estimator import Estimator, Maps, Network
 
 QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid")
 
@@ -27,14 +28,14 @@ class IntegratedGradients(Estimator):
     """(x - x0) * sum_k w_k m(x0 + a_k (x - x0)), m the map of the base method.
 
     With the gradient the sum approximates an integral, and the map of one image adds up to
-    f(x) - f(x0). steps, quadrature: the nodes a_k and weights w_k on [0, 1]. baseline: x0, a
-    number, one input, or a batch (B, ...) to average over. Sundararajan et al. 2017.
+    f(x) - f(x0). steps, quadrature: the nodes a_k and weights w_k on [0, 1]. baseline: x0 (see
+    `baselines`; over a set the maps are averaged). Sundararajan et al. 2017.
     """
 
     name: str = "integrated-gradients"
     steps: int = 50
     quadrature: str = "gauss-legendre"
-    baseline: Any = field(default=0.0, compare=False)
+    baseline: Baseline = field(default_factory=baseline_of, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,10 +50,10 @@ class IntegratedGradients(Estimator):
             )
 
     def evaluations(self, network: Network, leaves: Maps) -> int:
-        return self.steps * len(baselines_of(self.baseline, leaves)[0])
+        return self.steps * len(rows_of(self.baseline, leaves)[0])
 
     def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
-        rows = baselines_of(self.baseline, leaves)
+        rows = rows_of(self.baseline, leaves)
         nodes, weights = _nodes(self.quadrature, self.steps)
         a, w = jnp.asarray(nodes)[i % self.steps], jnp.asarray(weights)[i % self.steps]
         starts = [row[i // self.steps] for row in rows]
@@ -66,9 +67,9 @@ class IntegratedGradients(Estimator):
         self, model: Callable, x: Any, *, target: Any = None
     ) -> tuple[Any, jax.Array]:
         """The heat map and, for each image, its sum less f(x) - f(x0): the quadrature's error."""
-        reading = read_for_target(model, x, innermost(self), target)
+        reading = read_for_target(model, x, self, target)
         network, leaves = self._network(reading, target)
-        rows = baselines_of(self.baseline, leaves)
+        rows = rows_of(self.baseline, leaves)
         gain = network.output(leaves) - jax.lax.map(network.output, rows).mean(0)
         maps = self._run(network, leaves)
         total = sum(m.reshape(len(m), -1).sum(1) for m in maps)

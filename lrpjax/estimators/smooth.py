@@ -26,7 +26,8 @@ class SmoothGrad(Estimator):
 
     sigma: `noise` times (max - min) of the image. form: "mean"; "square", the mean of m^2 (Hooker
     et al. 2019); "variance" of m (Adebayo et al. 2018). Smilkov et al. 2017; 50 and 0.15 as in
-    Sixt et al. 2020. The i-th noise of an image depends on the key, i and the image's place alone.
+    Sixt et al. 2020. The i-th noise depends on the key and i alone: but for its sigma it is the
+    same for every image, so that an image's map does not depend on its place in the batch.
     """
 
     name: str = "smooth-grad"
@@ -57,14 +58,8 @@ class SmoothGrad(Estimator):
 
     def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
         keys = [jax.random.fold_in(jax.random.fold_in(self.key, k), i) for k in range(len(leaves))]
-        noisy = [x + self._noise(key, x) for key, x in zip(keys, leaves, strict=True)]
+        noisy = [x + noise(key, x, self.noise) for key, x in zip(keys, leaves, strict=True)]
         return network.maps(self.base, noisy)
-
-    def _noise(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        of_image = lambda n: jax.random.normal(jax.random.fold_in(key, n), x.shape[1:], x.dtype)
-        axes = tuple(range(1, x.ndim))
-        sigma = self.noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
-        return sigma * jax.vmap(of_image)(jnp.arange(len(x)))
 
     def start(self, leaves: Maps) -> Any:
         """Count, mean and sum of squared deviations, as Chan et al. 1983 add them up."""
@@ -93,3 +88,10 @@ class SmoothGrad(Estimator):
         if self.form == "variance":
             return variances
         return [v + mean**2 for v, mean in zip(variances, means, strict=True)]
+
+
+def noise(key: jax.Array, x: jax.Array, share: float) -> jax.Array:
+    """Gaussian noise for images (N, ...): one draw for all, times a share of each one's range."""
+    axes = tuple(range(1, x.ndim))
+    sigma = share * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
+    return sigma * jax.random.normal(key, (1, *x.shape[1:]), x.dtype)

@@ -20,6 +20,7 @@ from scipy.stats import entropy
 from .._progress import track
 from .._results import key_text
 from ..estimators import SmoothGrad
+from ..estimators import noise as noise_of
 from ..method import Method
 from ..methods import Explainer, resolve
 from ..reading import as_number
@@ -155,10 +156,8 @@ def _smoothed(function: Function, samples: int, noise: float, key: jax.Array) ->
     """A function's mean map of noisy inputs, one after the other."""
 
     def smooth(model: Callable, x: Any, target: Any) -> np.ndarray:
-        x, axes = as_number(x), tuple(range(1, x.ndim))
-        sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
-        keys = jax.random.split(key, samples)
-        noisy = (x + sigma * jax.random.normal(k, x.shape, x.dtype) for k in keys)
+        x = as_number(x)
+        noisy = (x + noise_of(k, x, noise) for k in jax.random.split(key, samples))
         return np.mean([np.asarray(function(model, each, target)) for each in noisy], 0)
 
     smooth.__name__ = f"{function_name(function)} (smooth)"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _jobs, checks
+from ..baselines import of_images
 from ..estimators.estimator import Estimator
 from ..graph import Graph
 from ..layer_statistics import filled_up
@@ -136,7 +137,8 @@ class States:
         at = subject.target[index] if target is None else target[index - chunk.start]
         x = jnp.asarray(subject.images[index])
         # Labels may be of any integer type (uint8); what is compiled is for one.
-        return self._values(consts), x, jnp.asarray(at, int), subject.method
+        method = of_images(subject.method, subject.images, index)
+        return self._values(consts), x, jnp.asarray(at, int), method
 
     def _values(self, consts: dict[int, Any]) -> list[Any]:
         """The constants of the model, with some in their place."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import _jobs, checks
-from ..estimators.estimator import Estimator, innermost
+from ..baselines import of_images
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import Explainer, resolve
@@ -77,13 +77,13 @@ class Subject:
 
     def _read(self, target: Any) -> Reading:
         """The model read at the first images."""
-        rules = innermost(self.method) if isinstance(self.method, Method | Estimator) else None
         first = target
         if target is not None and np.ndim(target):
             if len(target) != len(self.images):
                 raise ValueError(f"There are {len(self.images)} images, but {len(target)} targets.")
             first = np.asarray(target)[: self.chunk]
-        return read_for_target(self.model, self.images[: self.chunk], rules, first)
+        some = of_images(self.method, self.images, np.arange(self.chunk))
+        return read_for_target(self.model, self.images[: self.chunk], some, first)
 
     def _fitting(self) -> int:
         """How many images keep the largest layer's values within the limit: in equal chunks, and

@@ -117,7 +117,7 @@ def test_integer_images(name):
 
 
 CHUNKED = {
-    "integrated-gradients from two baselines": {"steps": 5, "baseline": X[:2] + 1},
+    "integrated-gradients from two baselines": {"steps": 5, "baselines": X[:2] + 1},
     "integrated-gradients over smooth-grad": {
         "steps": 5, "base": get("smooth-grad", samples=2, key=KEY)
     },
@@ -212,7 +212,7 @@ REFUSED = {
         "integrated-gradients", {"baseline": np.zeros((4, 5, 2))}, r"baseline.*\(4, 5, 2\)"
     ),
     "baselines of another shape": (
-        "integrated-gradients", {"baseline": np.zeros((3, 4, 5, 2))}, "baseline.*5, 4, 2"
+        "integrated-gradients", {"baselines": np.zeros((3, 4, 5, 2))}, "baselines.*5, 4, 2"
     ),
     "no key": ("smooth-grad", {}, "smooth-grad.*key"),
     "no samples": ("smooth-grad", {"samples": 0, "key": KEY}, "sample.*0"),
@@ -223,8 +223,10 @@ REFUSED = {
     "no stride": ("occlusion", {"window": 2, "stride": 0}, "stride.*0"),
     "gaps": ("occlusion", {"window": 2, "stride": 3}, "stride.*window"),
     "gaps on one axis": ("occlusion", {"window": (3, 2), "stride": (1, 3)}, "stride.*window"),
-    "one baseline for each image": (
-        "occlusion", {"window": 2, "baseline": np.zeros(X.shape)}, r"baseline.*\(3, 5, 4, 2\)"
+    "another number of baselines than images": (
+        "occlusion",
+        {"window": 2, "baseline": np.zeros((2, *X.shape[1:]))},
+        r"2 inputs for 3 images.*baselines=",
     ),
     "no chunk of paths": ("integrated-gradients", {"chunk": 0}, "chunk.*0"),
     "no chunk of samples": ("smooth-grad", {"chunk": 0, "key": KEY}, "chunk.*0"),

@@ -143,7 +143,7 @@ def test_the_fit_agrees_with_plain_numpy(run, weights, images, fitted, target):
     found = run(x, target=target, key=key, steps=steps, beta=beta, learning_rate=rate)
     statistics = np.asarray(fitted.mean), np.asarray(fitted.std)
     for i, r in enumerate(plain_conv(weights, x)):
-        keys = [jax.random.fold_in(jax.random.fold_in(key, i), step) for step in range(steps)]
+        keys = [jax.random.fold_in(key, step) for step in range(steps)]
         draws = [np.asarray(jax.random.normal(k, (3, *r.shape))) for k in keys]
         label = np.broadcast_to(target, 2)[i]
         loss = partial(plain_loss, weights, r, statistics, label, beta)

@@ -48,25 +48,26 @@ DIFFERENCES = 1e-4  # of finite differences with steps of 1e-6, relative
 POOLED = NETS["max-pool of tiles"]
 MANY = normal("baselines")(size=(3, *POOLED.shape))
 BASELINES = {  # what is given, and the references that it stands for
-    "a number": (0.3, [np.full(POOLED.shape, 0.3)]),
-    "an array": (MANY[0], MANY[:1]),
-    "another array": (MANY[1], MANY[1:2]),
-    "a jax array": (jnp.asarray(MANY[2]), MANY[2:]),
-    "a batch of one": (MANY[:1], MANY[:1]),
-    "a batch": (MANY, MANY),
-    "as many as inputs": (MANY[:2], MANY[:2]),
+    "a number": ({"baseline": 0.3}, [np.full(POOLED.shape, 0.3)]),
+    "an array": ({"baseline": MANY[0]}, MANY[:1]),
+    "another array": ({"baseline": MANY[1]}, MANY[1:2]),
+    "a jax array": ({"baseline": jnp.asarray(MANY[2])}, MANY[2:]),
+    "a batch of one": ({"baseline": MANY[:1]}, MANY[:1]),
+    "a set of one": ({"baselines": MANY[:1]}, MANY[:1]),
+    "a set": ({"baselines": MANY}, MANY),
+    "as many as inputs": ({"baselines": MANY[:2]}, MANY[:2]),
 }
 
 
 BASELINE_CASES = [(given_as, "reveal-cancel") for given_as in BASELINES]
-BASELINE_CASES += [("a batch", "rescale"), ("a batch", "ablation-text")]
+BASELINE_CASES += [("a set", "rescale"), ("a set", "ablation-text")]
 
 
 @pytest.mark.parametrize(("given_as", "case"), BASELINE_CASES)
 def test_baselines(given_as, case):
-    baseline, refs = BASELINES[given_as]
+    options, refs = BASELINES[given_as]
     x, _, m = data(POOLED)
-    out, pull = lrp.vjp(POOLED, x, method(case, baseline=baseline), layers=["pool", "input"])
+    out, pull = lrp.vjp(POOLED, x, method(case, **options), layers=["pool", "input"])
     np.testing.assert_allclose(out, POOLED(x), rtol=EXACT)
     found, at = pull(m)
     wanted = expected(POOLED, METHODS[case][1], x, refs, m)
@@ -111,18 +112,19 @@ def test_a_baseline_of_another_shape_is_refused(shape, call):
 
 
 NO_MAP = {  # baselines whose map would mean nothing, and what the error says
-    "none": (np.ones((0, *POOLED.shape)), r"baselines is empty"),
-    "nan": (MANY[0] * np.nan, r"NaN or infinity in the baseline"),
-    "infinity": (np.inf, r"NaN or infinity in the baseline"),
+    "none": ({"baselines": np.ones((0, *POOLED.shape))}, r"baselines is empty"),
+    "nan": ({"baseline": MANY[0] * np.nan}, r"NaN or infinity in the baseline"),
+    "infinity": ({"baseline": np.inf}, r"NaN or infinity in the baseline"),
+    "infinity in a set": ({"baselines": MANY * np.inf}, r"NaN or infinity in the baselines"),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("baseline", "message"), NO_MAP.values(), ids=NO_MAP)
-def test_a_baseline_without_a_map_is_refused(baseline, message, call):
+@pytest.mark.parametrize(("options", "message"), NO_MAP.values(), ids=NO_MAP)
+def test_a_baseline_without_a_map_is_refused(options, message, call):
     x, _, _ = data(POOLED)
     with pytest.raises(ValueError, match=message):
-        CALLS[call](x, method("rescale", baseline=baseline))
+        CALLS[call](x, method("rescale", **options))
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -297,5 +299,5 @@ def test_contributions_of_every_network_are_complete(middle, case, seed, fold):
     net = behind_conv(parts)
     draw = np.random.default_rng(seed).normal
     x, refs, m = draw(size=(2, *net.shape)), draw(size=(2, *net.shape)), draw(size=(2, 3))
-    found = lrp.vjp(net, x, method(case, baseline=refs, fold=fold))[1](m)
+    found = lrp.vjp(net, x, method(case, baselines=refs, fold=fold))[1](m)
     assert_complete(found, (m * (net(x) - net(refs).mean(0))).sum(1))

@@ -105,7 +105,7 @@ CAPTUM = {
     "DeepLift zero": deeplift(baseline=0.0),
     "DeepLift image": deeplift(baseline=IMAGE),
     "DeepLift without copy": deeplift(baseline=IMAGE, max_pool="gradient"),
-    "DeepLiftShap": deeplift(baseline=BASELINES),
+    "DeepLiftShap": deeplift(baselines=BASELINES),
     "InputXGradient": ("input-x-gradient", {}, EXACT),
     "GuidedBackprop": ("guided-bp", {}, EXACT),
     "Deconvolution": ("deconv", {}, EXACT),
