@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .activations import ELEMENTWISE
-from .axes import kept_axes
+from .factors import kept_axes
 from .program import Eqn, Program, is_inexact
 
 SUMS = {"reduce_sum", "reduce_window_sum", "cumsum"}

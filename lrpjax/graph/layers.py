@@ -12,7 +12,7 @@ import numpy as np
 
 from .activations import GATES, NON_NEGATIVE, Activation, find_activation, uniform_values
 from .attention import find_norm, find_softmax, is_product
-from .axes import Axes, find_axes
+from .axes import Axes, Examples, find_axes
 from .fold import SUMS, Affine, find_affine, rounds
 from .names import LINEAR, assign_names
 from .program import Eqn, Program
@@ -45,6 +45,7 @@ class Layer:
     first, last: no other linear layer lies between the input and this one, or above it.
     non_negative: its inputs cannot be negative.
     feature: the axis of its (first) input's features, or None.
+    examples: where the examples of its (first) input are, None if that is not known.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Layer:
     last: bool = False
     non_negative: bool = False
     feature: int | None = None
+    examples: Examples | None = None
 
     @property
     def primitive(self) -> str:
@@ -76,7 +78,8 @@ class Graph:
     def __init__(self, program: Program, paths: dict[int, str], *, fold: bool):
         self.program, self.paths = program, paths
         self.axes: Axes = find_axes(program)
-        _refuse_training_mode(program, self.axes)
+        _refuse_training_mode(program)
+        _refuse_mixing(self.axes)
         _refuse_integers(program)
         uniform = uniform_values(program)
         found = _with_weighing(_find_layers(program, uniform, fold))
@@ -256,6 +259,7 @@ def _describe(
                 last=layer.outputs in last,
                 non_negative=non_negative,
                 feature=axes.feature[layer.inputs[0]],
+                examples=axes.examples[layer.inputs[0]],
             )
         )
     return described
@@ -310,15 +314,26 @@ def _refuse_integers(program: Program) -> None:
         whole.update(eqn.outputs)
 
 
-def _refuse_training_mode(program: Program, axes: Axes) -> None:
+def _refuse_training_mode(program: Program) -> None:
     for eqn in program.eqns:
         if eqn.name in _RANDOM:
             raise ValueError(
                 f"The model draws random numbers at {eqn.source} (active dropout?): {INFERENCE}"
             )
-    if axes.mixes is not None:
+
+
+def _refuse_mixing(axes: Axes) -> None:
+    if axes.mixes is None:
+        return
+    eqn = axes.mixes.eqn
+    if axes.mixes.is_statistic:
         raise ValueError(
-            f"The model reduces over the batch axis at {axes.mixes.source} "
-            f"({axes.mixes.name}; training-mode BatchNorm?), so one image's output depends on the "
+            f"The model reduces over the batch axis at {eqn.source} "
+            f"({eqn.name}; training-mode BatchNorm?), so one image's output depends on the "
             f"others: {INFERENCE}"
         )
+    raise ValueError(
+        f"The outputs of one example depend on others: {eqn.name} at {eqn.source} works along the "
+        "batch, the first axis of the input. Keep the examples apart there, as jax.vmap(model) "
+        "does with a model of one example; if the input is one example, give it as x[None]."
+    )
