@@ -77,7 +77,7 @@ def _part(
             part = walk.resized(axis, size), 0
         if part is None:
             return replace(walk.fresh(eqn.outputs[0]), example=example, mixed=held.mixed or eqn)
-        axes.append(part[0])
+        axes.append(part[0] or walk.new(1))
         example += part[1]
     if held.example is None:
         return replace(held, axes=tuple(axes))

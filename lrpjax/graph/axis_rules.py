@@ -40,13 +40,20 @@ def new(walk: Walk, eqn: Eqn, held: Operands) -> list[Held]:
 # --- what works along an axis --------------------------------------------------------------------
 
 
-def reduce(walk: Walk, eqn: Eqn, held: Operands) -> Held:
-    """psum's axes may be names, of no axis that the value has."""
+def reduce(walk: Walk, eqn: Eqn, held: Operands) -> list[Held]:
+    """Each operand without some of its axes. psum's may be names, of no axis that a value has."""
     gone = [int(i) for i in eqn.params["axes"] if not isinstance(i, str)]
-    source = acting(eqn, held[0], gone)
-    if source.mixed is None and any(has_batch(source.axes[i]) for i in gone):
-        source = replace(source, mixed=eqn)  # also of a single example: it would be of more
-    return replace(source, axes=tuple(a for i, a in enumerate(source.axes) if i not in gone))
+    found = []
+    for value, source in zip(eqn.outputs, held, strict=True):
+        if source is None:
+            found.append(walk.fresh(value))
+            continue
+        source = acting(eqn, source, gone)
+        if source.mixed is None and any(has_batch(source.axes[i]) for i in gone):
+            source = replace(source, mixed=eqn)  # also of a single example: it would be of more
+        axes = tuple(a for i, a in enumerate(source.axes) if i not in gone)
+        found.append(replace(source, axes=axes))
+    return found
 
 
 def window(walk: Walk, eqn: Eqn, held: Operands) -> Held:

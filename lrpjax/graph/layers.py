@@ -334,6 +334,6 @@ def _refuse_mixing(axes: Axes) -> None:
         )
     raise ValueError(
         f"The outputs of one example depend on others: {eqn.name} at {eqn.source} works along the "
-        "batch, the first axis of the input. Keep the examples apart there, as jax.vmap(model) "
-        "does with a model of one example; if the input is one example, give it as x[None]."
+        "batch, the first axis of the input; keep the examples apart, as jax.vmap does with a "
+        "model of one example, or give a single example as x[None]."
     )
