@@ -86,7 +86,7 @@ def find_axes(program: Program) -> Axes:
         feature={value: (None, *found)[-1] for value, found in channels.items()},
         features=channels,
         places={value: positions(value, places) for value in held},
-        examples={value: _examples(h, batched) for value, h in held.items()},
+        examples={value: _examples(h, batched, size) for value, h in held.items()},
         mixes=_mixing(program, held, size) if batched else None,
     )
 
@@ -140,8 +140,8 @@ def _batch_axis(held: Held) -> int | None:
     return found[0] if len(found) == 1 and len(core(held.axes[found[0]])) == 1 else None
 
 
-def _examples(held: Held, batched: bool) -> Examples | None:
-    if held.unknown:
+def _examples(held: Held, batched: bool, size: int) -> Examples | None:
+    if held.unknown and batched and size > 1:
         return None
     factors = [f for axis in held.axes for f in core(axis)]
     of_batch = tuple(i for i, f in enumerate(factors) if batched and f.label == BATCH)
