@@ -1,155 +1,148 @@
-"""Which axis of each value is the batch and which the features, read off the program.
+"""Which axis of each value is the batch and which are features, read off the program.
 
-Every axis of every input-dependent value gets a label; operations carry labels along, and
-convolutions and matrix products say which labels are features.
+The batch is the first axis of the input. Every axis of every input-dependent value is a product of
+factors, which operations carry along (see `axis_rules`); convolutions and matrix products say
+which of them are features and which are places.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from itertools import count
 
+from . import primitives
+from .axis_rules import RULES
+from .factors import BATCH, Factor, core, digits
+from .held import Held, Walk, has_batch
 from .program import Eqn, Program
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Where the examples of a value are: on these axes of it, reshaped to `shape`. One on none."""
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """An equation by which one example's output depends on others.
+
+    is_statistic: it sums over the batch, as BatchNorm does in training.
+    """
+
+    eqn: Eqn
+    is_statistic: bool
 
 
 @dataclass(frozen=True)
 class Axes:
     """For each input-dependent value, the positions of its batch and its feature axis or None.
 
+    batch: None also where the batch is one axis with others; see `examples`.
     features: all of its feature axes, such as heads and what each holds; never the spatial axes of
-    a convolution.
-    mixes: the first equation that reduces over the batch axis, if any.
+    a convolution, which are its places.
+    examples: None where the axes could not be followed.
+    mixes: what makes one example's output depend on others, if anything does.
     """
 
     batch: dict[int, int | None]
     feature: dict[int, int | None]
     features: dict[int, tuple[int, ...]]
-    mixes: Eqn | None
+    places: dict[int, tuple[int, ...]]
+    examples: dict[int, Examples | None]
+    mixes: Mixing | None
 
 
 def find_axes(program: Program) -> Axes:
-    fresh = count()
-    parent: dict[int, int] = {}
-    labels: dict[int, tuple[int, ...]] = {}
-    features: set[int] = set()
-    spatial: set[int] = set()
-    inner: set[int] = set()  # spatial and contracted axes: never the batch
-    reductions: list[tuple[Eqn, int]] = []
-
-    def new(size: int) -> tuple[int, ...]:
-        return tuple(next(fresh) for _ in range(size))
-
-    def root(label: int) -> int:
-        while label in parent:
-            label = parent[label]
-        return label
-
-    def same(a: int, b: int) -> None:
-        if root(a) != root(b):
-            parent[root(b)] = root(a)
-
-    def visit(eqn: Eqn) -> None:
-        source = program.active_inputs(eqn)[0]
-        held, shape, p = labels[source], program.shape(source), eqn.params
-        out_shape = program.shape(eqn.outputs[0])
-        out = list(new(len(out_shape)))
-        if eqn.name == "conv_general_dilated":
-            dims = p["dimension_numbers"]
-            features.update((held[dims.lhs_spec[1]], out[dims.out_spec[1]]))
-            inner.update(held[i] for i in dims.lhs_spec[1:])
-            spatial.update(held[i] for i in dims.lhs_spec[2:])
-            spatial.update(out[i] for i in dims.out_spec[2:])
-            out[dims.out_spec[0]] = held[dims.lhs_spec[0]]
-        elif eqn.name == "dot_general":
-            (contract, batch) = p["dimension_numbers"]
-            sides = [labels.get(v, (None,) * len(program.shape(v))) for v in eqn.inputs]
-            constant_side = next((s for s in (0, 1) if eqn.inputs[s] not in labels), None)
-            kept = [sides[0][i] for i in batch[0]]
-            for side in (0, 1):
-                summed = [sides[side][i] for i in contract[side] if sides[side][i] is not None]
-                inner.update(summed)
-                if constant_side is not None:  # attention sums over tokens, weights over features
-                    features.update(summed)
-                drop = {*contract[side], *batch[side]}
-                kept += [label for i, label in enumerate(sides[side]) if i not in drop]
-            out = [
-                new_label if old is None else old for new_label, old in zip(out, kept, strict=True)
-            ]
-            if constant_side is not None:
-                features.update(o for o, old in zip(out, kept, strict=True) if old is None)
-        elif eqn.name == "transpose":
-            out = [held[i] for i in p["permutation"]]
-        elif eqn.name == "broadcast_in_dim":
-            for i, position in enumerate(p["broadcast_dimensions"]):
-                if shape[i] == out_shape[position]:
-                    out[position] = held[i]
-        elif eqn.name == "squeeze":
-            out = [label for i, label in enumerate(held) if i not in p["dimensions"]]
-        elif eqn.name == "reshape":
-            for old, position in kept_axes(shape, out_shape):
-                out[position] = held[old]
-        elif eqn.name.startswith(("reduce_", "arg", "psum", "pmax", "pmin")) and "axes" in p:
-            axes = [i for i in p["axes"] if isinstance(i, int)]  # psum's may be names
-            reductions.extend((eqn, held[i]) for i in axes)
-            out = [label for i, label in enumerate(held) if i not in axes]
-        elif len(out_shape) == len(shape):
-            out = list(held)
-            for other in program.active_inputs(eqn):
-                if program.shape(other) != out_shape:
-                    continue
-                for a, b in zip(out, labels[other], strict=True):
-                    same(a, b)
-        for value in eqn.outputs:
-            fits = len(program.shape(value)) == len(out)
-            labels[value] = tuple(out) if fits else new(len(program.shape(value)))
-
+    size = _batch_size(program)
+    walk = Walk(program, size)
+    held: dict[int, Held] = {}
     for value in program.inputs:
-        labels[value] = new(len(program.shape(value)))
-    batches = [labels[v][0] for v in program.inputs if labels[v]]
+        held[value] = walk.fresh(value)
+        if size and program.shape(value)[:1] == (size,):
+            others = held[value].axes[1:]
+            held[value] = Held(((Factor(BATCH, 1, size),), *others), example=0)
     for eqn in program.eqns:
         if program.active_inputs(eqn):
-            visit(eqn)
+            rule = RULES[primitives.of(eqn.name).axes]
+            found = rule(walk, eqn, [held.get(v) for v in eqn.inputs])
+            outs = found if isinstance(found, list) else [found]
+            held.update(zip(eqn.outputs, outs, strict=True))
 
-    features = {root(label) for label in features}
-    inner = {root(label) for label in inner}
-    batch = {root(label) for label in batches} - inner
+    batched = _has_batch(program, held, size)
+    is_batch = lambda axis: batched and has_batch(axis)
+    features = {walk.root(axis) for axis in walk.features}
+    places = {walk.root(axis) for axis in walk.places}
 
-    def positions(value: int, wanted: set[int]) -> tuple[int, ...]:
-        return tuple(i for i, label in enumerate(labels[value]) if root(label) in wanted)
+    def positions(value: int, wanted: set) -> tuple[int, ...]:
+        axes = enumerate(held[value].axes)
+        return tuple(i for i, a in axes if walk.root(a) in wanted and not is_batch(a))
 
-    def position(value: int, wanted: set[int]) -> int | None:
-        return (None, *positions(value, wanted))[-1]
-
-    unplaced = features - batch - {root(label) for label in spatial}
-
+    channels = {value: positions(value, features - places) for value in held}
     return Axes(
-        batch={value: position(value, batch) for value in labels},
-        feature={value: position(value, features - batch) for value in labels},
-        features={value: positions(value, unplaced) for value in labels},
-        mixes=next((eqn for eqn, label in reductions if root(label) in batch), None),
+        batch={value: _batch_axis(h) if batched else None for value, h in held.items()},
+        feature={value: (None, *found)[-1] for value, found in channels.items()},
+        features=channels,
+        places={value: positions(value, places) for value in held},
+        examples={value: _examples(h, batched, size) for value, h in held.items()},
+        mixes=_mixing(program, held, size) if batched else None,
     )
 
 
-def kept_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Pairs (old axis, new axis) that a reshape leaves alone, sizes of 1 aside."""
-    pairs = []
-    i = j = 0
-    while i < len(old) and j < len(new):
-        if old[i] == new[j]:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif old[i] == 1:
-            i += 1
-        elif new[j] == 1:
-            j += 1
-        else:  # a merge or a split: skip to where the element counts agree again
-            left, right = old[i], new[j]
-            while left != right:
-                if left < right:
-                    i += 1
-                    left *= old[i]
-                else:
-                    j += 1
-                    right *= new[j]
-            i, j = i + 1, j + 1
-    return pairs
+def _batch_size(program: Program) -> int:
+    """How many examples there are: as many as the first axis is long that the output has too."""
+    sizes = [shape[0] for v in program.inputs if (shape := program.shape(v))]
+    outputs = {shape[0] for v in program.outputs if (shape := program.shape(v))}
+    return next((n for n in sizes if n in outputs), sizes[0] if sizes else 0)
+
+
+def _known_outputs(program: Program, held: dict[int, Held]) -> list[Held]:
+    return [held[v] for v in program.outputs if v in held]
+
+
+def _has_batch(program: Program, held: dict[int, Held], size: int) -> bool:
+    """Whether the first axis is a batch: the model's output has it too, or has one as long.
+
+    A vector alone may be one example: it is a batch if an output has an entry for each of its own.
+    """
+    outputs = _known_outputs(program, held)
+    ranks = [len(program.shape(v)) for v in program.inputs]
+    if size == 1 or max(ranks, default=0) < 2:
+        return any(any(map(has_batch, h.axes)) and not (size > 1 and h.mixed) for h in outputs)
+    lengths = {program.shape(v)[:1] for v in program.outputs}
+    return lengths == {(size,)} or any(any(map(digits, h.axes)) for h in outputs)
+
+
+def _mixing(program: Program, held: dict[int, Held], size: int) -> Mixing | None:
+    """The first equation that mixes examples on the way to an output, or leaves some out."""
+    culprits = [
+        h.mixed or (None if _is_whole(h, size) else h.cut) for h in _known_outputs(program, held)
+    ]
+    found = [eqn for eqn in culprits if eqn is not None]
+    if not found:
+        return None
+    eqn = min(found, key=lambda e: program.order[e.outputs[0]])
+    row = primitives.of(eqn.name)
+    return Mixing(eqn, row.axes == "reduce" and row.linear == "all")
+
+
+def _is_whole(held: Held, size: int) -> bool:
+    """Whether the value holds every example once."""
+    counts = [n for axis in held.axes for _, _, n in digits(axis)]
+    return held.example is None or (held.example == 0 and math.prod(counts) == size)
+
+
+def _batch_axis(held: Held) -> int | None:
+    """The axis that numbers examples and nothing else."""
+    found = [i for i, axis in enumerate(held.axes) if has_batch(axis)]
+    return found[0] if len(found) == 1 and len(core(held.axes[found[0]])) == 1 else None
+
+
+def _examples(held: Held, batched: bool, size: int) -> Examples | None:
+    if held.unknown and batched and size > 1:
+        return None
+    factors = [f for axis in held.axes for f in core(axis)]
+    of_batch = tuple(i for i, f in enumerate(factors) if batched and f.label == BATCH)
+    return Examples(tuple(f.size for f in factors), of_batch)

@@ -27,7 +27,8 @@ class Graph:
     def __init__(self, program: Program, paths: dict[int, str], *, fold: bool):
         self.program, self.paths = program, paths
         self.axes: Axes = find_axes(program)
-        _refuse_training_mode(program, self.axes)
+        _refuse_training_mode(program)
+        _refuse_mixing(self.axes)
         _refuse_integers(program)
         uniform = uniform_values(program)
         found = find_layers(program, uniform, fold=fold)
@@ -75,15 +76,26 @@ def _refuse_integers(program: Program) -> None:
         whole.update(eqn.outputs)
 
 
-def _refuse_training_mode(program: Program, axes: Axes) -> None:
+def _refuse_training_mode(program: Program) -> None:
     for eqn in program.eqns:
         if primitives.of(eqn.name).role == "random":
             raise ValueError(
                 f"The model draws random numbers at {eqn.source} (active dropout?): {INFERENCE}"
             )
-    if axes.mixes is not None:
+
+
+def _refuse_mixing(axes: Axes) -> None:
+    if axes.mixes is None:
+        return
+    eqn = axes.mixes.eqn
+    if axes.mixes.is_statistic:
         raise ValueError(
-            f"The model reduces over the batch axis at {axes.mixes.source} "
-            f"({axes.mixes.name}; training-mode BatchNorm?), so one image's output depends on the "
+            f"The model reduces over the batch axis at {eqn.source} "
+            f"({eqn.name}; training-mode BatchNorm?), so one image's output depends on the "
             f"others: {INFERENCE}"
         )
+    raise ValueError(
+        f"The outputs of one example depend on others: {eqn.name} at {eqn.source} works along the "
+        "batch, the first axis of the input; keep the examples apart, as jax.vmap does with a "
+        "model of one example, or give a single example as x[None]."
+    )

@@ -139,11 +139,15 @@ reduce_xor                -      -    -      -       reduce  reduce         neve
 argmax                    -      -    -      -       reduce  reduce         never  none
 argmin                    -      -    -      -       reduce  reduce         never  none
 reduce_window_min         -      -    -      -       reduce  window         keeps  same
+psum                      -      -    -      all     reduce  reduce         keeps  same
+pmax                      -      -    -      -       reduce  reduce         keeps  same
+pmin                      -      -    -      -       reduce  reduce         keeps  same
 cummax                    -      -    -      -       scan    along          keeps  same
 cummin                    -      -    -      -       scan    along          keeps  same
 cumprod                   -      -    -      -       scan    along          keeps  -
 cumlogsumexp              -      -    -      -       scan    along          -      -
 sort                      -      -    -      -       scan    along          keeps  same
+top_k                     -      -    -      -       scan    along          keeps  -
 fft                       -      -    -      all     -       fft            -      same
 # products with weights, or of two values
 conv_general_dilated      -      -    -      each    conv    conv           keeps  sum

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import primitives
-from .axes import kept_axes
+from .factors import kept_axes
 from .program import Eqn, Program
 
 Axes = frozenset[int]

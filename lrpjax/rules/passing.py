@@ -127,21 +127,31 @@ def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
 
     The percentile is the nearest value present (half-way to the even rank, as numpy and
     TensorFlow round). Kim et al. 2019; Sixt et al. 2020 (98).
+    Raises ValueError where it is not known which units are of one sample.
     """
+    examples = op.layer.examples
+    if examples is None:
+        raise ValueError(
+            f"RectGrad ranks the units of one example, and which these are at layer "
+            f"{op.layer.name!r} ({op.layer.source}) is not known: choose another method, or write "
+            "what lies below with primitives whose axes can be followed."
+        )
+    numbered = examples.axes
+    units = tuple(i for i in range(len(examples.shape)) if i not in numbered)
 
-    pull = gradient(op, x, y)
-    batch = op.layer.batch or 0
+    through = gradient(op, x, y)
 
-    def towards(r):
-        moved = jnp.moveaxis(y * r, batch, 0)
-        score = moved.reshape(len(moved), -1)
-        units = score.shape[1]
-        rank = round((units - 1) * percentile / 100)
-        tau = jax.lax.top_k(score, units - rank)[0][:, -1:]  # a sort would take far longer
-        keep = jnp.moveaxis((score > tau).reshape(moved.shape), 0, batch)
-        return pull(jnp.where(keep, r, 0))
+    def pull(r):
+        score = (y * r).reshape(examples.shape)
+        samples = jnp.moveaxis(score, numbered, range(len(numbered)))
+        samples = samples.reshape(*samples.shape[: len(numbered)], -1)
+        size = samples.shape[-1]
+        rank = round((size - 1) * percentile / 100)
+        tau = jax.lax.top_k(samples, size - rank)[0][..., -1]  # a sort would take far longer
+        keep = (score > jnp.expand_dims(tau, units)).reshape(r.shape)
+        return through(jnp.where(keep, r, 0))
 
-    return towards
+    return pull
 
 
 @known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
