@@ -49,11 +49,22 @@ def primitive_names() -> set[str]:
     return {p.name for p in offered if isinstance(p, core.Primitive)}
 
 
+# What a model is written with, not where it is written.
+_FRAMEWORKS = tuple(
+    f"site-packages/{name}/" for name in ("jax", "jaxlib", "flax", "haiku", "equinox", "keras")
+)
+
+
 def users_line(eqn) -> str | None:
-    """Where the user wrote this equation: the innermost frame outside installed packages."""
+    """Where an equation was written: the innermost frame outside installed packages and, for a
+    model that comes from a library, before it the innermost frame there."""
     frames = source_info_util.summarize(eqn.source_info, num_frames=60).splitlines()[::-1]
-    users = (f for f in frames if f and "site-packages" not in f and not f.startswith(_OWN))
-    return next(users, frames[0] if frames and frames[0] else None)
+    frames = [f for f in frames if f and not f.startswith(_OWN)]
+    users = next((f for f in frames if "site-packages" not in f), None)
+    models = next((f for f in frames if not any(name in f for name in _FRAMEWORKS)), None)
+    if users and models and users != models:
+        return f"{models.rpartition('site-packages/')[2]}, from {users}"
+    return users or models or next(iter(frames), None)
 
 
 def scope(eqn) -> str:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from . import checks
 from ._text import columns
 from .baselines import rows_of
-from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, scaled, tupled
+from .graph import Graph, Layer, Linear, bare, decision, is_inexact, make_op, scaled, tupled
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Chain, Stage, one_hot, read_for, start_relevance
@@ -41,15 +41,22 @@ class Plan:
 
     def _row(self, layer: Layer) -> dict[str, str]:
         shape = self.graph.program.shape
-        found = self.method.rule_for(layer)
         return {
             "layer": layer.name,
             "kind": layer.detail.name if layer.kind == "activation" else layer.kind,
             "input": " + ".join(_dims(shape(v)) for v in layer.inputs),
             "output": " + ".join(_dims(shape(v)) for v in layer.outputs),
-            "rule": f"NONE for {layer.primitive}" if found is None else str(found),
+            "rule": self._rule(layer),
+            "decision": decision(self.graph, layer),
             "source": layer.source,
         }
+
+    def _rule(self, layer: Layer) -> str:
+        found = self.method.rule_for(layer)
+        if found is not None:
+            return str(found)
+        carries = checks.carries_relevance(self.graph, layer)
+        return f"NONE for {layer.primitive}" if carries else "nothing"
 
     def __str__(self) -> str:
         return columns(self.rows)

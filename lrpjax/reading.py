@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import Graph, Layer, evaluate, run, single, trace
+from .graph import Graph, Layer, evaluate, is_real, run, single, trace
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Reading:
 
 
 def read(model: Callable, x: Any, *, fold: bool) -> Reading:
-    """Traces the model and reads its layers. Raises for inputs and weights that are not finite."""
+    """Traces the model and reads its layers. Raises for inputs and weights that are not finite, and
+    other constants that are NaN: a mask may hide with infinity."""
     if not callable(model):
         raise TypeError(f"The model must be a function of a batch of inputs, got {model!r}.")
     leaves, x_tree = jax.tree.flatten(x)
@@ -34,9 +35,19 @@ def read(model: Callable, x: Any, *, fold: bool) -> Reading:
     program, consts, paths, out_tree = trace(model, jax.tree.unflatten(x_tree, leaves))
     if not program.active.intersection(program.outputs):
         raise ValueError("The model's output does not depend on its input: nothing to explain.")
+    graph = Graph(program, paths, fold=fold)
     names = [paths.get(number) or "a constant of the model" for number in program.consts]
-    checks.check_finite([jnp.asarray(c) for c in consts], [f"the weights {n}" for n in names])
-    return Reading(Graph(program, paths, fold=fold), consts, leaves, x_tree, out_tree)
+    weights = graph.weights
+    numbers = [
+        jnp.asarray(c) if v in weights else _without_infinity(jnp.asarray(c))
+        for v, c in zip(program.consts, consts, strict=True)
+    ]
+    checks.check_finite(numbers, [f"the weights {n}" for n in names])
+    return Reading(graph, consts, leaves, x_tree, out_tree)
+
+
+def _without_infinity(constant: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isinf(constant), 0, constant) if is_real(constant) else constant
 
 
 def environment(

@@ -1,6 +1,7 @@
 """A JAX function becomes a chain of named layers. Knows nothing of relevance."""
 
 from .coverage import covered as covered
+from .decisions import decision as decision
 from .ends import ending as ending
 from .kernels import kernel as kernel
 from .kinds import COMPUTING as COMPUTING

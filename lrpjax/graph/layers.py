@@ -10,10 +10,11 @@ from . import primitives
 from .activations import uniform_values
 from .axes import Axes, find_axes
 from .describe import describe
+from .kinds import KINDS
 from .layer import Layer
 from .names import assign_names
 from .program import Program
-from .recognise import find_layers, moves_values
+from .recognise import constants_behind, find_layers, moves_values
 from .trace import INFERENCE
 
 
@@ -43,6 +44,19 @@ class Graph:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self._key == other._key
+
+    @property
+    def weights(self) -> set[int]:
+        """The program's constants that layers multiply values with, by number."""
+        cores = [layer.detail.core for layer in self.layers if KINDS[layer.kind].linear]
+        active = self.program.active
+        return constants_behind(
+            self.program, {v for core in cores if core for v in core.inputs if v not in active}
+        )
+
+    def name_of(self, value: int) -> str:
+        """The name of the layer that writes a value; "input" for one of the model's."""
+        return next((layer.name for layer in self.layers if value in layer.outputs), "input")
 
     @property
     def by_name(self) -> dict[str, Layer]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from ..graph import Op, bare, factor
 from .passing import unbroadcast
@@ -32,7 +33,8 @@ def softmax_taylor(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     The first-order term of y around x: what its constant term holds is lost. Achtibat et al. 2024,
     proposition 3.1.
     """
-    return lambda r: x * (r - y * r.sum(op.detail.axes, keepdims=True))
+    finite = jnp.where(jnp.isinf(x), 0, x)  # what a mask hides has no share, and no relevance
+    return lambda r: finite * (r - y * r.sum(op.detail.axes, keepdims=True))
 
 
 @known(**OF_ANOTHER)
