@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import activations, attention, fold, layers
+from . import attention, fold, known, layers
 
 
 def covered() -> dict[str, tuple[str, ...]]:
@@ -18,7 +18,7 @@ def covered() -> dict[str, tuple[str, ...]]:
         "sum": fold.SUMS,
         "max_pool": layers.MAXIMA,
         "add": layers.ADDITIONS,
-        "activation": {*activations.KNOWN, activations.PRELU} - {"identity"},
+        "activation": set(known.KNOWN) - {"identity"},
         "product": attention.PRODUCTS,
         "norm": attention.NORMALISING,
         "softmax": {"div"},

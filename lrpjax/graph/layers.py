@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .activations import GATES, NON_NEGATIVE, Activation, find_activation, uniform_values
+from .activations import Activation, find_activation, uniform_values
 from .attention import find_norm, find_softmax, is_product
 from .axes import Axes, find_axes
 from .fold import SUMS, Affine, find_affine, rounds
@@ -173,7 +173,7 @@ def _with_weighing(layers: list[Layer]) -> list[Layer]:
 
     def is_gate(value: int) -> bool:
         made = made_by(value, "structure", "scale")
-        return made is not None and made.kind == "activation" and made.detail.name in GATES
+        return made is not None and made.kind == "activation" and made.detail.gate
 
     def is_activated(value: int) -> bool:
         made = made_by(value, "structure")
@@ -276,7 +276,7 @@ def _last_linear(program: Program, layers: list[Layer]) -> set[tuple[int, ...]]:
 
 def _stays_positive(program: Program, layer: Layer, positive: set[int], given: bool) -> bool:
     if layer.kind == "activation":
-        return layer.detail.name in NON_NEGATIVE
+        return layer.detail.never_negative
     if layer.kind in ("sum", "structure"):
         own = {v for eqn in layer.eqns for v in eqn.outputs}
         indices = ("gather", "dynamic_slice", "dynamic_update_slice", "select_n")

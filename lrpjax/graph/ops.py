@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .activations import PRELU
 from .blocks import Entry, at, of_each_entry
 from .convolutions import cheap_form
 from .fold import STEPS, Affine, changes_scale
+from .known import CLIP, PRELU
 from .layers import LINEAR, Layer
 from .program import Eqn, Program, evaluate, run, single
 
@@ -36,7 +36,8 @@ class Given:
 class Op(Given):
     """A layer at work: `op(*inputs)` is its output (a tuple where it has several).
 
-    detail: the activation's function, the pooling equation, or what the layer's own `detail` is.
+    detail: the function whose derivative an activation has, the pooling equation, or what the
+        layer's own `detail` is.
     non_negative: whether the inputs are known not to be negative.
     """
 
@@ -136,7 +137,7 @@ def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     detail = layer.detail
     if layer.kind == "max_pool":
         detail = layer.eqns[-1]
-    elif layer.kind == "activation" and detail.name == PRELU:
+    elif layer.kind == "activation" and detail.name in (PRELU, CLIP):
         detail = apply
     return Op(layer, apply, detail)
 
