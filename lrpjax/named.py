@@ -10,8 +10,7 @@ import numpy as np
 from . import rules as r
 from .composites import first_layer, for_every_kind, or_else
 from .entries import named
-from .graph import KINDS
-from .graph.activations import CUTTING
+from .graph import CUTTING, KINDS
 from .method import Colour, Start
 from .method import Method as Method
 from .rules import Rule, rule

@@ -7,6 +7,7 @@ from .kernels import kernel as kernel
 from .kinds import COMPUTING as COMPUTING
 from .kinds import KINDS as KINDS
 from .kinds import LINEAR as LINEAR
+from .known import CUTTING as CUTTING
 from .layer import Layer as Layer
 from .layers import Graph as Graph
 from .ops import Linear as Linear

@@ -2,13 +2,15 @@
 
 An activation is a piece of the program that maps one value to one of the same shape,
 elementwise and with numbers written in the code (or, for PReLU, with one trained parameter). Its
-name is found by evaluating it.
+name is found by evaluating it on the whole real line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -16,177 +18,271 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import outside_traces
-from .primitives import TABLE
-from .program import Eqn, Program, evaluate, single
+from . import primitives
+from .known import CLIP, KNOWN, PRELU, Parameters
+from .pieces import Piece, few, piece_of, points, values
+from .program import Eqn, Program, evaluate, flatten, single
 
-ELEMENTWISE = {n for n, row in TABLE.items() if row.is_entrywise and row.role == "-"}
-_AFFINE = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 _LARGEST = 32  # equations in an activation
-_NEAR_ZERO = np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel()  # where thresholds may hide
-_GRID = np.array([*np.linspace(-7.9, 8.3, 38), *_NEAR_ZERO, -20.0, -1.0, 0.0, 20.0])
-
-
-def _celu_alpha(depth: float) -> float:
-    """The alpha for which alpha (1 - exp(-20 / alpha)) is the depth, by fixed-point iteration."""
-    alpha = depth
-    for _ in range(50):
-        alpha = depth / -np.expm1(-20 / alpha) if alpha > 0 else -1.0
-    return alpha
-
-
-# name -> (its function given a parameter, how to read the parameter off its values, its limit)
-KNOWN: dict[str, tuple[Callable, Callable | None, float]] = {
-    "identity": (lambda x: x, None, 0),
-    "relu": (jax.nn.relu, None, 0),
-    "relu6": (jax.nn.relu6, None, 0),
-    "leaky_relu": (jax.nn.leaky_relu, lambda f: float(-f[_GRID == -1.0][0]), 0.999),
-    "elu": (jax.nn.elu, lambda f: float(f[_GRID == -20.0][0] / np.expm1(-20.0)), np.inf),
-    "celu": (jax.nn.celu, lambda f: _celu_alpha(float(-f[_GRID == -20.0][0])), np.inf),
-    "gelu": (lambda x: jax.nn.gelu(x, approximate=False), None, 0),
-    "gelu_tanh": (lambda x: jax.nn.gelu(x, approximate=True), None, 0),
-    "silu": (jax.nn.silu, None, 0),
-    "softplus": (jax.nn.softplus, None, 0),
-    "log_sigmoid": (jax.nn.log_sigmoid, None, 0),
-    "tanh": (jnp.tanh, None, 0),
-    "logistic": (jax.nn.sigmoid, None, 0),
-    "selu": (jax.nn.selu, None, 0),
-    "mish": (jax.nn.mish, None, 0),
-    "hard_tanh": (jax.nn.hard_tanh, None, 0),
-    "hard_sigmoid": (jax.nn.hard_sigmoid, None, 0),
-    "hard_swish": (jax.nn.hard_silu, None, 0),
-    "soft_sign": (jax.nn.soft_sign, None, 0),
-}
-PRELU = "prelu"
 _SLOPES = (0.3, 0.7)  # at which a function with one trained parameter is tried
-# Piecewise linear, with a kink: what cuts or weakens a signal, and smooth functions do not.
-CUTTING = {"relu", "relu6", "leaky_relu", PRELU, "hard_tanh", "hard_sigmoid"}
-GATES = {"logistic", "hard_sigmoid"}  # from 0 to 1
-NON_NEGATIVE = {"relu", "relu6", "softplus", "logistic", "hard_sigmoid"}
+_CACHED = 4096  # pieces
 
 
 @dataclass(frozen=True)
 class Activation:
-    """name, its parameter (the slope of leaky_relu, the alpha of elu) or None, and where it is."""
+    """The activation of that name with these parameters (the slope of leaky_relu, the alpha of elu,
+    the bounds of clip), from the value `root`.
+
+    never_negative: the model's own values are >= 0 everywhere, and its function's range says so.
+    """
 
     name: str
-    parameter: float | None
+    parameters: Parameters
+    never_negative: bool
     root: int
     eqns: tuple[Eqn, ...]
 
-    @property
-    def is_gate(self) -> bool:
-        return self.name in GATES
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The known function; PReLU has none without the model's parameters."""
+        return KNOWN[self.name].function(x, *self.parameters)
 
     @property
-    def is_non_negative(self) -> bool:
-        return self.name in NON_NEGATIVE
+    def range(self) -> tuple[float, float]:
+        """Bounds of the known function."""
+        return KNOWN[self.name].range(*self.parameters)
+
+    @property
+    def gate(self) -> bool:
+        """Whether it lies between 0 and 1, so that it may weigh another value."""
+        low, high = self.range
+        return low >= 0 and high <= 1
+
+    @property
+    def cuts(self) -> bool:
+        """Whether it is piecewise linear."""
+        return KNOWN[self.name].cuts
 
     @property
     def keeps_sign(self) -> bool:
-        return self.name not in ("logistic", "hard_sigmoid", "softplus", "log_sigmoid")
+        """Whether f(x) x >= 0 for all x."""
+        return KNOWN[self.name].keeps_sign(*self.parameters)
 
-    def cuts(self) -> bool:
-        return self.name in CUTTING
+    @property
+    def bounds(self) -> int:
+        """How many bounds it cuts at: 1 for a ReLU, 2 for a ReLU6."""
+        return sum(map(math.isfinite, self.range)) if self.cuts else 0
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """The function itself; PReLU has none without the model's parameters."""
-        function, _, _ = KNOWN[self.name]
-        return function(x) if self.parameter is None else function(x, self.parameter)
+    @property
+    def stops_gradient(self) -> bool:
+        """Whether its derivative is not that of the function that its values are (the
+        straight-through spelling)."""
+        return any(eqn.name == "stop_gradient" for eqn in self.eqns)
 
 
 def uniform_values(program: Program) -> dict[int, np.ndarray]:
     """The constants that are one number everywhere, as scalars."""
     uniform = {v: value for v, value in program.literals.items() if np.ndim(value) == 0}
-    passing = {"broadcast_in_dim", "reshape", "squeeze", "copy"}
     for eqn in program.eqns:
         if not all(v in uniform for v in eqn.inputs) or len(eqn.inputs) == 0:
             continue
-        if eqn.name in passing:
-            uniform[eqn.outputs[0]] = uniform[eqn.inputs[0]]
-        elif eqn.name in ELEMENTWISE:
+        row = primitives.of(eqn.name)
+        if row.is_one_to_one and not _casts(eqn):
+            uniform |= zip(eqn.outputs, (uniform[v] for v in eqn.inputs), strict=True)
+        elif row.is_entrywise:
             with outside_traces():
-                value = eqn.primitive.bind(*(uniform[v] for v in eqn.inputs), **eqn.params)
+                ins = [jnp.asarray(uniform[v], single(uniform[v].dtype)) for v in eqn.inputs]
+                (value,) = evaluate(eqn, ins)
             uniform[eqn.outputs[0]] = np.asarray(value)
     return uniform
+
+
+def _casts(eqn: Eqn) -> bool:
+    return eqn.name in ("convert_element_type", "reduce_precision")
 
 
 def find_activation(
     program: Program, uniform: dict[int, np.ndarray], value: int
 ) -> Activation | None:
-    """The activation that ends in `value`: the smallest known piece of the program."""
+    """The activation that ends in `value`: the smallest known piece of the program.
+
+    What cuts at one bound takes in what cuts at the other (relu6 is a minimum of a maximum), and a
+    clip the affine map that makes it a hard sigmoid.
+    """
+    known = partial(_known, program, uniform, value)
+    pieces = _pieces(program, value, uniform)
+    found = next(filter(None, (known(*piece) for piece in pieces)), None)
+    if found is not None and found.bounds == 1:
+        inner = find_activation(program, uniform, found.root)
+        if inner is not None and inner.bounds == 1:
+            both = known(inner.root, inner.eqns + found.eqns, set())
+            found = both if both is not None and both.bounds == 2 else found
+    if found is not None and found.name == CLIP:
+        for root, eqns, trained in _pieces(program, found.root, uniform):
+            if trained or not all(map(_is_affine, eqns)):
+                break
+            if larger := known(root, eqns + found.eqns, set()):
+                return larger
+    return found
+
+
+def _known(
+    program: Program,
+    uniform: dict[int, np.ndarray],
+    value: int,
+    root: int,
+    eqns: tuple[Eqn, ...],
+    trained: set[int],
+) -> Activation | None:
+    """The equations from root to value as an activation, if they are one that is known."""
+    if all(map(_is_affine, eqns)):
+        return None
+    piece = piece_of(eqns, (root, *trained), uniform, _dtype(program, root, value))
+    if piece is None:
+        return None
+    if trained:
+        return Activation(PRELU, (), False, root, eqns) if _is_prelu(piece) else None
+    found = _recognise(piece)
+    return found and Activation(*found, root, eqns)
+
+
+def _pieces(
+    program: Program, value: int, uniform: dict[int, np.ndarray]
+) -> Iterator[tuple[int, tuple[Eqn, ...], set[int]]]:
+    """What ends in `value` and is a function of one other of its shape, from small to large: that
+    other, the equations in order, and the trained parameter in them, if there is one."""
     frontier, eqns, trained = {value}, list[Eqn](), set[int]()
+    if not jnp.issubdtype(program.avals[value].dtype, jnp.floating):
+        return
     while len(eqns) < _LARGEST:
         eqn = program.producer.get(max(frontier, key=lambda v: program.order.get(v, -1)))
         if eqn is None:
-            return None
+            return
         constants = [v for v in eqn.inputs if v not in program.active and v not in uniform]
         trained.update(constants)
-        numbers = all(np.issubdtype(program.avals[v].dtype, np.floating) for v in constants)
-        made = program.avals[eqn.outputs[0]]
-        real = jnp.issubdtype(made.dtype, jnp.floating) or made.dtype == bool
-        if eqn.name not in ELEMENTWISE or len(trained) > 1 or not numbers or not real:
-            return None
+        numbers = all(jnp.issubdtype(program.avals[v].dtype, jnp.floating) for v in constants)
+        row = primitives.of(eqn.name)
+        if not row.is_entrywise or len(trained) > 1 or not numbers:
+            return
+        if not all(_is_real(program.avals[v].dtype) for v in eqn.outputs):
+            return
+        if not eqns and eqn.name == "stop_gradient":  # it moves what is another layer's
+            return
         eqns.append(eqn)
         frontier = (frontier - set(eqn.outputs)) | set(program.active_inputs(eqn))
-        if len(frontier) > 1 or all(e.name in _AFFINE for e in eqns):
+        if len(frontier) > 1:
             continue
         (root,) = frontier
-        if program.shape(root) != program.shape(value) or program.avals[root].dtype == bool:
-            return None
-        in_order = tuple(eqns[::-1])
-        if trained:
-            if _is_prelu(program, uniform, root, in_order, value, *trained):
-                return Activation(PRELU, None, root, in_order)
-        elif found := _match(program, uniform, root, in_order, value):
-            return Activation(*found, root, in_order)
-    return None
+        kind = program.avals[root].dtype.kind
+        if program.shape(root) != program.shape(value) or kind in "bc":
+            return
+        yield root, tuple(eqns[::-1]), set(trained)
 
 
-def _is_prelu(program, uniform, root, eqns, value, trained: int) -> bool:
-    """Whether the piece is x for x > 0 and the trained parameter times x below (or minus it)."""
-    for slope in _SLOPES:
-        found = _values(program, {**uniform, trained: np.asarray(slope)}, root, eqns, value)
-        leaky = [np.where(_GRID > 0, _GRID, sign * slope * _GRID) for sign in (1, -1)]
-        if not any(np.allclose(found, expected, rtol=1e-2, atol=1e-5) for expected in leaky):
-            return False
-    return True
+def _is_real(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) or dtype.kind == "b"
 
 
-def _match(program, uniform, root, eqns, value) -> tuple[str, float | None] | None:
-    half = single(program.avals[root].dtype) != program.avals[root].dtype
-    tolerance = 1e-2 if half else 1e-5  # numbers in the code are rounded to the model's precision
-    values = _values(program, uniform, root, eqns, value)
+def _is_affine(eqn: Eqn) -> bool:
+    """Whether it is a step of an affine run or moves values, if one operand is no constant."""
+    row = primitives.of(eqn.name)
+    return row.is_step or row.is_move
+
+
+def _dtype(program: Program, root: int, value: int) -> Any:
+    """Whose numbers go into the piece: of whole numbers, those that it makes of them."""
+    dtypes = (program.avals[v].dtype for v in (root, value))
+    return next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+
+
+# --- which function it is ------------------------------------------------------------------------
+
+_SAME = 1e-5  # relative: numbers in the code may be written to so many digits
+_ROUNDING = 16 * np.finfo(np.float64).eps
+_EQUAL = 1e-3  # distances below it are one
+_ENOUGH = 0.25  # of the points on each side of 0: so many must be finite to prove anything
+
+
+@lru_cache(_CACHED)
+def _recognise(piece: Piece) -> tuple[str, Parameters, bool] | None:
+    """(name, parameters, never_negative) of the known function that is closest to the piece and
+    equal to it wherever the model's own value is finite."""
+    candidates = _fitting(piece, few(piece.dtype), _candidates(piece))
+    x = points(piece) if candidates else None
+    if x is None:
+        return None
+    best = min(_fitting(piece, x, candidates), key=lambda c: c[0], default=None)
+    if best is None:
+        return None
+    _, name, parameters = best
+    own = values(piece, x)
+    low, _ = KNOWN[name].range(*parameters)
+    return name, parameters, low >= 0 and not (own < 0).any()
+
+
+Candidate = tuple[float, str, Parameters]  # its distance, its name, its parameters
+
+
+def _candidates(piece: Piece) -> list[Candidate]:
+    """The known functions with the parameters that the piece's values give."""
+    function = lambda x: float(values(piece, np.array([x]))[0])
+    largest = float(jnp.finfo(piece.dtype).max)
+    read = ((name, known.read_off(function, largest)) for name, known in KNOWN.items())
+    return [(0.0, name, parameters) for name, parameters in read if parameters is not None]
+
+
+def _fitting(piece: Piece, x: np.ndarray, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those of the candidates that the piece equals at the points x."""
+    own = values(piece, x)
+    found = []
+    for _, name, parameters in candidates:
+        known = _traced(name, len(parameters), piece.dtype)
+        distance = _distance(x, own, values(known, x, *parameters), piece.dtype)
+        if distance <= 1:
+            found.append((max(distance, _EQUAL), name, parameters))
+    return found
+
+
+@lru_cache(_CACHED)
+def _traced(name: str, parameters: int, dtype: str) -> Piece:
+    """A known function as a piece: at the model's dtype, to which its own numbers are rounded."""
+    dtype = dtype if jnp.finfo(dtype).bits > 8 else "float32"  # JAX computes nothing in float8
+    like = jax.ShapeDtypeStruct((), dtype)
     with outside_traces():
-        grid = jnp.asarray(_GRID, values.dtype)
-        for name, (function, fit, limit) in KNOWN.items():
-            parameter = fit(values) if fit else None
-            if parameter is not None and not 0 < parameter < limit:
-                continue
-            expected = function(grid) if parameter is None else function(grid, parameter)
-            if np.allclose(values, expected, rtol=tolerance, atol=tolerance):
-                return name, parameter
-    return None
+        closed = jax.make_jaxpr(KNOWN[name].function)(*[like] * (1 + parameters))
+        program, _ = flatten(closed, 1 + parameters)
+        piece = piece_of(program.eqns, program.inputs, uniform_values(program), dtype)
+    assert piece is not None, f"{name} is made of steps that are not known"
+    return piece
 
 
-def _values(program, uniform, root, eqns, value) -> np.ndarray:
-    """The piece of the program on a row of numbers, in double precision if the model's is."""
-    dtype = np.float64 if program.avals[root].dtype == np.float64 else np.float32
-    with outside_traces():
-        env = {root: jnp.asarray(_GRID, dtype)}
-        for eqn in eqns:
-            ins = [env[v] if v in env else _scalar(uniform[v], dtype) for v in eqn.inputs]
-            env[eqn.outputs[0]] = _on_grid(eqn, ins, dtype)
-        return np.asarray(env[value], dtype)
+def _distance(x: np.ndarray, own: np.ndarray, known: np.ndarray, dtype: str) -> float:
+    """The largest difference, 1 being what differently rounded numbers in the code make of it.
+
+    Near 0 it is relative to x, so that no bend is too close to 0 to be seen, and elsewhere
+    to the function. A number that cancels another leaves its rounding error.
+    """
+    finite = np.isfinite(own)
+    if min(finite[x < 0].mean(), finite[x > 0].mean()) < _ENOUGH:
+        return np.inf
+    x, own, known = x[finite], own[finite], known[finite]
+    if not np.isfinite(known).all():
+        return np.inf
+    rounded = max(_SAME, float(jnp.finfo(dtype).eps)) if jnp.finfo(dtype).bits < 32 else _SAME
+    allowed = rounded * (np.abs(known) + np.minimum(np.abs(x), 1))
+    with np.errstate(over="ignore"):
+        return float(np.max(np.abs(own - known) / (allowed + _ROUNDING * (1 + np.abs(x)))))
 
 
-def _scalar(value: np.ndarray, dtype: Any) -> jax.Array:
-    return jnp.asarray(value, bool if value.dtype == bool else dtype)
+@lru_cache(_CACHED)
+def _is_prelu(piece: Piece) -> bool:
+    """Whether it is x for x > 0 and the trained parameter times x below (or minus it)."""
+    return all(_has_slope(piece, slope) for slope in _SLOPES)
 
 
-def _on_grid(eqn: Eqn, ins: list[jax.Array], dtype: Any) -> jax.Array:
-    """The equation on a row of numbers: in one precision, with every operand of the row's shape."""
-    if eqn.name == "convert_element_type":
-        return ins[0].astype(bool if eqn.params["new_dtype"] == np.dtype(bool) else dtype)
-    if eqn.name not in ("clamp", "integer_pow"):
-        ins = [jnp.broadcast_to(v, _GRID.shape) for v in ins]
-    return evaluate(eqn, ins)[0]
+def _has_slope(piece: Piece, slope: float) -> bool:
+    x = points(piece, slope)
+    if x is None:
+        return False
+    own = values(piece, x, slope)
+    leaky = (np.where(x > 0, x, sign * slope * x) for sign in (1, -1))
+    return any(_distance(x, own, expected, piece.dtype) <= 1 for expected in leaky)

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .activations import PRELU
 from .blocks import Entry, at, of_each_entry
 from .convolutions import cheap_form
 from .fold import Affine, changes_scale, is_step, shifts
 from .kinds import KINDS
+from .known import CLIP, PRELU
 from .layer import Layer
 from .program import Eqn, Program, evaluate, run, single, unstopped
 
@@ -37,7 +37,7 @@ class Given:
 class Op(Given):
     """A layer at work: `op(*inputs)` is its output (a tuple where it has several).
 
-    detail: the activation's function, the pooling equation, what a structure does with its values
+    detail: the function whose derivative an activation has, the pooling equation, what a structure does with its values
     (whatever the model says of their gradient), or what the layer's own `detail` is.
     non_negative: whether the inputs are known not to be negative.
     """
@@ -140,7 +140,7 @@ def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
         detail = layer.eqns[-1]
     elif layer.kind == "structure":
         detail = partial(apply, by=unstopped)
-    elif layer.kind == "activation" and detail.name == PRELU:
+    elif layer.kind == "activation" and detail.name in (PRELU, CLIP):
         detail = apply
     return Op(layer, apply, detail)
 

@@ -84,7 +84,7 @@ class Makers:
 
     @staticmethod
     def _is_gate(layer: Layer) -> bool:
-        return layer.kind == "activation" and layer.detail.is_gate
+        return layer.kind == "activation" and layer.detail.gate
 
     def _passed(
         self, value: int, test: Callable[[Layer], bool], *, sums: bool = False, norms: bool = False

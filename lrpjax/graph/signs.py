@@ -28,7 +28,7 @@ def find_non_negative(
     for eqn in program.eqns:
         stays = _stays(eqn, positive)
         positive.update(
-            v for v in eqn.outputs if stays or (v in activations and activations[v].is_non_negative)
+            v for v in eqn.outputs if stays or (v in activations and activations[v].never_negative)
         )
     return positive
 

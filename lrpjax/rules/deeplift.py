@@ -123,10 +123,10 @@ def reveal_cancel(op: Op, x: jax.Array, y: jax.Array) -> Pair:
 
     D+_y = (f(r + D+) - f(r) + f(r + D- + D+) - f(r + D-)) / 2, and D-_y with the signs swapped.
     """
-    f, (r,), (plus, minus) = op.detail, op.reference[0], op.split[0]
+    (r,), (plus, minus) = op.reference[0], op.split[0]
     both = plus + minus
-    with_plus = (f(r + plus) - f(r) + f(r + both) - f(r + minus)) / 2
-    with_minus = (f(r + minus) - f(r) + f(r + both) - f(r + plus)) / 2
+    with_plus = (op(r + plus) - op(r) + op(r + both) - op(r + minus)) / 2
+    with_minus = (op(r + minus) - op(r) + op(r + both) - op(r + plus)) / 2
     ratio = jnp.stack([with_plus, with_minus]) / _away_from_zero(jnp.stack([plus, minus]))
     return lambda m: m * ratio, lambda split: jnp.stack([with_plus, with_minus])
 

@@ -37,7 +37,7 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
     """
     *inputs, y = values
     function: Callable = op
-    if op.layer.kind == "activation":
+    if op.layer.kind == "activation" and not op.layer.detail.stops_gradient:
         function = lambda x: op.detail(x).astype(y.dtype)  # a cast may belong to it
     return _pullback(function, inputs, y)
 
