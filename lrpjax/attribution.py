@@ -35,7 +35,8 @@ def vjp(
     relevance of x's structure, in float32 where the model computes in half precision. Like
     the second result of `jax.vjp` it is a pytree: jit may return it, vmap may batch it.
     Raises NotImplementedError for a layer without a rule, ValueError for unknown names, input
-    or weights that are not finite, or a model in training mode.
+    or weights that are not finite, or a model in training mode; the map raises ValueError for
+    relevance that is not finite, and where it gives such (under jit or vmap NaN comes through).
     """
     method = resolve_chain(method, model)
     reading = read_for(model, x, method)
@@ -58,6 +59,7 @@ def vjp(
         reading.out_tree if start is None else None,
         reading.x_tree,
         None if layers is None else names,
+        method.name,
     )
     return out, jax.tree_util.Partial(shape, pull)
 
@@ -67,11 +69,13 @@ class RelevanceMap:
     """Puts pytrees around a `Replay`. out_tree is None where relevance enters at one layer.
 
     names: of the layers whose relevance is returned too, or None for that of the input alone.
+    method: the name of the one that propagates.
     """
 
     out_tree: Any
     x_tree: Any
     names: tuple[str, ...] | None
+    method: str
 
     def __call__(self, pull: Callable, relevance: Any) -> Any:
         if self.out_tree is None:
@@ -80,7 +84,9 @@ class RelevanceMap:
             leaves, tree = jax.tree.flatten(relevance)
             if tree != self.out_tree:
                 raise ValueError(f"The relevance must be a {self.out_tree}, got a {tree}.")
-        found = iter(pull(leaves))
+        pulled = pull(leaves)
+        checks.check_maps(self.method, pulled)
+        found = iter(pulled)
         result = jax.tree.unflatten(self.x_tree, islice(found, self.x_tree.num_leaves))
         if self.names is None:
             return result
@@ -92,12 +98,13 @@ def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any =
 
     model: a callable from (N, ...) to (N, classes). target: a class, N classes, or None for
     each image's largest logit. The method says what propagation starts from: the logit or 1.
-    Raises as `vjp` does, and ValueError for outputs of another shape or a target out of range.
+    Raises as `vjp` does, and ValueError for outputs of another shape, a target out of range, or a
+    map with NaN or infinity (under jit or vmap it comes through).
     """
     method = resolve(method, model)
     if not isinstance(method, Method):
         return method.attribute(model, x, target=target)
     reading = read_for_target(model, x, method, target)
     logits, maps = explain(reading.graph, method, reading.consts, reading.leaves, target)
-    checks.check_finite([logits], ["the model's output"])
+    checks.check_maps(method.name, maps, [logits])
     return jax.tree.unflatten(reading.x_tree, maps)

@@ -115,7 +115,7 @@ def iba(
         fitted = _fit(reading.graph, value, settings, reading.consts, x[index], at, key, numbers)
         parts.append([np.asarray(a)[: len(x) - i] for a in fitted])
     relevance, capacity, losses = (np.concatenate(p) for p in zip(*parts, strict=True))
-    checks.check_finite([losses, capacity], ["the bottleneck's loss", "the bottleneck's bits"])
+    checks.check_maps("iba", [relevance, losses, capacity])
     return Bottleneck(*map(jnp.asarray, (relevance, capacity, losses.T)))
 
 

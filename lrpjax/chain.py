@@ -32,7 +32,7 @@ _BYTES = 128 * 2**20  # of relevance at the largest layer, propagated at once
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["pull"],
-    meta_fields=["start", "stop", "out_shape", "in_shapes", "dtype", "chunk"],
+    meta_fields=["method", "start", "stop", "out_shape", "in_shapes", "dtype", "chunk"],
 )
 @dataclass(frozen=True)
 class ChainOperator:
@@ -41,10 +41,11 @@ class ChainOperator:
     Vectors are flat, entries in the order of the layers' own arrays (out_shape, in_shapes: several
     where a layer has several inputs). It is a pytree, and jit, vmap and scipy's `aslinearoperator`
     take it; of two consecutive operators `upper @ lower` is the whole, in scipy's algebra.
-    chunk: how many vectors are propagated at once.
+    method: the name of the one whose matrix it is. chunk: how many vectors are propagated at once.
     """
 
     pull: jax.tree_util.Partial
+    method: str
     start: str
     stop: str
     out_shape: tuple[int, ...]
@@ -78,7 +79,9 @@ class ChainOperator:
         return self._product(_many_up, self._checked(columns, 1))
 
     def _product(self, many: Callable, columns: jax.Array) -> jax.Array:
-        return _in_chunks(partial(many, self, columns), columns.shape[1], self.chunk, 1)
+        found = _in_chunks(partial(many, self, columns), columns.shape[1], self.chunk, 1)
+        checks.check_maps(self.method, [found])
+        return found
 
     def _checked(self, columns: Any, axis: int) -> jax.Array:
         if jnp.iscomplexobj(columns):
@@ -106,6 +109,7 @@ class ChainOperator:
                 "memory_limit."
             )
         rows = _in_chunks(partial(_unit_rows, self), min(self.shape), self.chunk, 0)
+        checks.check_maps(self.method, [rows])
         return rows if _is_wide(self) else rows.T
 
 
@@ -278,7 +282,8 @@ def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[
         )
         in_shapes = tuple(program.shape(v) for v in part.captured)
         chunk = max(1, _BYTES // (largest * like.dtype.itemsize))
-        made = ChainOperator(pull, start, stop, like.shape, in_shapes, like.dtype, chunk)
+        place = (method.name, start, stop)
+        made = ChainOperator(pull, *place, like.shape, in_shapes, like.dtype, chunk)
         if not _is_linear(partial(_down, made), jax.ShapeDtypeStruct(made.shape[:1], like.dtype)):
             raise ValueError(_not_linear(reading, method, [layers[n] for n in part.layers]))
         operators.append(made)

@@ -30,20 +30,40 @@ def _all_finite(arrays: list[jax.Array]) -> jax.Array:
     return jnp.stack([(0 * a).sum() == 0 for a in arrays])
 
 
-def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:
-    """Raises ValueError if a concrete floating-point array holds NaN or infinity."""
+def not_finite(values: Sequence[Any]) -> list[int]:
+    """The places of the concrete floating-point arrays that hold NaN or infinity."""
     known = [
-        (value, name)
-        for value, name in zip(values, names, strict=True)
+        (place, value)
+        for place, value in enumerate(values)
         if is_concrete(value) and jnp.issubdtype(value.dtype, jnp.floating)
     ]
     if not known:
-        return
+        return []
     with outside_traces():  # also where the call stands inside a jit or a vmap
-        fine = np.asarray(_all_finite([value for value, _ in known]))
-    if not fine.all():
-        bad = ", ".join(name for (_, name), ok in zip(known, fine, strict=True) if not ok)
+        fine = np.asarray(_all_finite([value for _, value in known]))
+    return [place for (place, _), ok in zip(known, fine, strict=True) if not ok]
+
+
+def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:
+    """Raises ValueError if a concrete floating-point array holds NaN or infinity."""
+    if bad := ", ".join(names[place] for place in not_finite(values)):
         raise ValueError(f"There is NaN or infinity in {bad}: relevance of it would mean nothing.")
+
+
+def check_maps(method: str, maps: Sequence[Any], outputs: Sequence[Any] = ()) -> None:
+    """Raises ValueError if concrete relevance holds NaN or infinity, or what it is relevance of.
+
+    All that is handed out passes here once; what is traced does not.
+    """
+    bad = not_finite([*outputs, *maps])
+    if bad and bad[0] < len(outputs):
+        check_finite(outputs, ["the model's output"] * len(outputs))
+    if bad:
+        raise ValueError(
+            f"There is NaN or infinity in the relevance that {method} gives: it leaves the range "
+            "of its precision on the way. Compute in float64 (jax_enable_x64), or take a method "
+            "whose relevance stays bounded."
+        )
 
 
 def check_images(images: Any) -> None:
@@ -97,10 +117,12 @@ def find_layer(graph: Graph, name: str) -> Layer:
 
 
 def check_least(least: float, **numbers: float) -> None:
-    """Raises ValueError for a number, by the name of its argument, that is less (or NaN)."""
+    """Raises ValueError for a number, by the name of its argument, that is less, or not finite."""
     for name, number in numbers.items():
         if not number >= least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
+        if number == float("inf"):
+            raise ValueError(f"{name} must be a finite number, got {number}.")
 
 
 def check_known(what: str, name: str, known: Collection[str]) -> None:

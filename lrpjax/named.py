@@ -140,7 +140,7 @@ def alpha_beta(
 
 
 def _alpha_beta_rule(alpha: float, beta: float, bias: Bias) -> Rule:
-    if alpha < 1 or abs(alpha - beta - 1) > 1e-9:
+    if not (1 <= alpha < float("inf") and abs(alpha - beta - 1) <= 1e-9):
         raise ValueError(
             f"alpha-beta LRP needs alpha >= 1 and alpha - beta = 1, got alpha={alpha:g} and "
             f"beta={beta:g}."
@@ -280,10 +280,10 @@ def _range(name: str, low: Bound | None, high: Bound | None) -> tuple[Bound, Bou
         )
     l, u = np.asarray(low, float), np.asarray(high, float)
     fits = max(l.ndim, u.ndim) < 2 and (l.shape == u.shape or 0 in (l.ndim, u.ndim))
-    if not fits or not np.all(l < u):
+    if not fits or not np.all((-np.inf < l) & (l < u) & (u < np.inf)):
         raise ValueError(
-            f"{name} needs low < high, each a number or one for each channel, got low={low} and "
-            f"high={high}."
+            f"{name} needs low < high, each a finite number or one for each channel, got "
+            f"low={low} and high={high}."
         )
     return tuple(l.tolist()) if l.ndim else l.item(), tuple(u.tolist()) if u.ndim else u.item()
 
@@ -339,6 +339,6 @@ def rect_grad(percentile: float = 98) -> Method:
 
 
 def _positive(name: str, value: float) -> float:
-    if not value > 0:
-        raise ValueError(f"{name} must be greater than 0, got {value}.")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be greater than 0 and finite, got {value}.")
     return value

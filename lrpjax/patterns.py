@@ -42,8 +42,12 @@ class Patterns:
     mode: str
 
     def save(self, path: str | PathLike, *, dtype: str = "float16") -> None:
-        """Writes the patterns (not the weights) as safetensors."""
-        tensors = {name: np.asarray(a).astype(dtype) for name, a in self.a.items()}
+        """Writes the patterns (not the weights) as safetensors. ValueError for patterns that are
+        not finite, also in that dtype: float16 ends at 65504."""
+        _require_finite(self.a, "they are not to be saved")
+        with np.errstate(over="ignore"):
+            tensors = {name: np.asarray(a).astype(dtype) for name, a in self.a.items()}
+        _require_finite(tensors, f'they leave the range of {dtype}: save them with dtype="float32"')
         save_file(tensors, path, {"mode": self.mode})
 
 
@@ -68,6 +72,7 @@ def load(path: str | PathLike, model: Callable, x: Any) -> Patterns:
     w, axes = _weights(reading.graph, reading.consts, reading.leaves)
     shapes = lambda arrays: {name: array.shape for name, array in arrays.items()}
     wrong = misfits(shapes(tensors), shapes(w))
+    wrong += [f"the pattern of {name} is not finite" for name in _not_finite(tensors)]
     if mode not in MODES:
         wrong.append("it does not say how its patterns were fitted")
     if wrong:
@@ -76,7 +81,18 @@ def load(path: str | PathLike, model: Callable, x: Any) -> Patterns:
         name: _unit_response(jnp.asarray(tensors[name], w[name].dtype), w[name], axes[name])
         for name in w
     }
+    _require_finite(a, "the file fits other weights")
     return Patterns(a, w, str(mode))
+
+
+def _not_finite(patterns: dict[str, Any]) -> list[str]:
+    bad = checks.not_finite(list(map(jnp.asarray, patterns.values())))
+    return [list(patterns)[place] for place in bad]
+
+
+def _require_finite(patterns: dict[str, Any], reason: str) -> None:
+    if bad := _not_finite(patterns):
+        raise ValueError(f"There is NaN or infinity in the patterns of {', '.join(bad)}: {reason}.")
 
 
 def fit(
@@ -121,6 +137,7 @@ def fit(
     a = {}
     for name, (_, _, product, patch, output) in state.items():
         a[name] = _unit_response(product - patch * output, w[name], axes[name])
+    _require_finite(a, "their neurons' responses leave the range of the precision; fit in float64")
     return Patterns(a, w, mode)
 
 

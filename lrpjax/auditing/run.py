@@ -18,7 +18,7 @@ from .._results import key_text
 from ..methods import Explainer
 from ..reading import Reading
 from ..sanity import CONTROLS, TwoClasses, two_classes
-from ..sanity.parameters import parameters, stops
+from ..sanity.parameters import stops
 from ..sanity.subject import Function, Subject, function_name
 from .checks import CHECKS, GRID, Piece, Task
 from .result import GOOD, Audit
@@ -111,7 +111,7 @@ def _check_settings(
     classes: int,
 ) -> None:
     """Raises ValueError for what would make a check fail with every method."""
-    stops(parameters(subject.reading), "output", layers)
+    stops(subject.reading, "output", layers)
     if start is not None:
         refuse.find_layer(subject.reading.graph, start)
     refuse.check_least(2, vectors=vectors)

@@ -18,16 +18,15 @@ class Thresholds:
 
     converged: 1 - median |cosine| of random relevance at or below which its vectors count as
     parallel. same_map: median SSIM at or above which the maps of two classes count as the same, and
-    a map as unchanged when the last layer's parameters are random. conserves: median relative error
-    of the map's sum up to which a method conserves, or is complete.
+    a map as unchanged when the last layer's parameters are random. (That a map's sum is right says
+    nothing about the map: it has no threshold.)
     """
 
     converged: float = 1e-3
     same_map: float = 0.9
-    conserves: float = 1e-2
 
     def __post_init__(self) -> None:
-        for name in ("converged", "same_map", "conserves"):
+        for name in ("converged", "same_map"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"The threshold {name} lies between 0 and 1, not {self}.")
 
@@ -87,8 +86,8 @@ def _forgets(rows: Rows, thresholds: Thresholds) -> tuple[str, dict[str, Any]] |
 
 
 def _directed(rows: Rows) -> list[dict[str, Any]]:
-    """The rows of CSC without those of one channel, where any two numbers are parallel."""
-    return [row for row in rows if row["check"] == "csc" and row["channels"] > 1]
+    """The rows of CSC without those of one channel, or where no relevance arrives."""
+    return [row for row in rows if row["check"] == "csc" and row["undirected"] is None]
 
 
 def _interval(row: dict[str, Any]) -> str:

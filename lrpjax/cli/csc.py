@@ -136,16 +136,19 @@ def _table(result: Any, start: str) -> str:
         table = [{"method": method, **medians} for method, medians in shown.items()]
     else:  # a deep network reads from top to bottom
         table = [{"layer": a, **{name: own[a] for name, own in shown.items()}} for a in layers]
-    dropped = sum(row["dropped"] for row in rows)
-    total = dropped + sum(row["count"] for row in rows)
+    directed = [row for row in rows if row["undirected"] != "one channel"]
+    dropped = sum(row["dropped"] for row in directed)
+    total = dropped + sum(row["count"] for row in directed)
     return (
         f"median |cosine| of random relevance injected at {start}, at each layer below\n\n"
         f"{columns(table)}\n\n{dropped} of {total} cosines dropped (zero vectors)"
     )
 
 
-def _median(distance: float) -> str:
-    """0.87, and 1-3e-6 where two decimals would hide the difference."""
+def _median(distance: float | None) -> str:
+    """0.87, and 1-3e-6 where two decimals would hide the difference; "-" without a direction."""
+    if distance is None:
+        return "-"
     if distance == 0:
         return "1"
     return f"1-{distance:.0e}".replace("e-0", "e-") if distance < 0.01 else f"{1 - distance:.2f}"

@@ -23,8 +23,9 @@ from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer, values_at
-from .csc import locations, one_minus_cosines
-from .rays import Widest, degrees, widest
+from .csc import one_minus_cosines
+from .locations import locations, seen_as
+from .rays import NO_ANGLE, Widest, degrees, widest
 from .theorem import conditions, unit_name
 
 _PAIRS = 1e10  # of rays, over all locations, that are compared at most
@@ -148,13 +149,14 @@ def _angles(
     measured = _measured(graph, value, op.in_shapes[0], rays.maps, mixed)
     for scope, (found, distances) in zip(("map", "location"), measured, strict=True):
         apart, drawn = (np.asarray(a, np.float64) for a in (found.one_minus_cos, distances))
-        if np.isnan(apart).all():
+        directed = apart != NO_ANGLE
+        if not directed.any():
             raise ValueError(f"At no location of {op.stop!r} do two units of {op.start!r} meet.")
-        worst = int(np.nanargmax(apart))
+        worst = int(apart.argmax())
         pair = [rays.units[int(p[worst])] for p in (found.first, found.second)]
-        counted = ~np.isnan(drawn) & ~np.isnan(apart)
+        counted = (drawn != NO_ANGLE) & directed
         inside = (drawn <= apart * (1 + _ROUNDING))[counted]
-        angles = degrees(apart[~np.isnan(apart)])
+        angles = degrees(apart[directed])
         quantiles = zip(QUANTILES, np.percentile(angles, QUANTILES), strict=True)
         rows.append(
             {
@@ -204,8 +206,9 @@ def _places(graph: Graph, value: int, shape: tuple[int, ...]) -> int:
 
 def _place(graph: Graph, value: int, number: int) -> list[int]:
     """The location of that number, as its place along the axes of space."""
-    shape, axes = graph.program.shape(value), graph.axes
-    apart = (axes.batch[value] or 0, axes.feature[value])
+    _, seen = seen_as(graph, value)
+    shape, axes = graph.program.shape(seen), graph.axes
+    apart = (axes.batch[seen] or 0, axes.feature[seen])
     space = [n for axis, n in enumerate(shape) if axis not in apart]
     return [int(i) for i in np.unravel_index(number, space)] if apart[1] is not None else []
 

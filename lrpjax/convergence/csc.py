@@ -29,6 +29,8 @@ from ..method import Method
 from ..methods import resolve_chain
 from ..propagate import chain, reached, read_for, values_for
 from ..reading import Reading, below, output_layer, values_at
+from .locations import locations
+from .rays import NO_ANGLE, units
 
 Scope = Literal["location", "map"]
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
@@ -41,12 +43,18 @@ class CSC(Results):
 
     A row has method, start, layer, over, channels (the dimension of the vectors compared), median,
     one_minus_median (exact where the median rounds to 1), mean, quantiles {percentile: |cos|},
-    one_minus_quantiles, baseline (the median for independent Gaussian vectors), count, and
-    dropped (pairs without an angle because a vector was zero).
+    one_minus_quantiles, baseline (the median for independent Gaussian vectors), count, dropped
+    (pairs without an angle because a vector was zero), and undirected: None, or why no pair has an
+    angle ("one channel": numbers have no direction; "no relevance": all of it is zero). Then count
+    is 0, and what is measured is None.
     """
 
     def __add__(self, other: CSC) -> CSC:
         return CSC({**self.settings, **other.settings}, self.rows + other.rows)
+
+    def _require_columns(self) -> None:
+        for row in self.rows:
+            _ = [row[name] for name in ("method", "start", "layer", "median", "undirected")]
 
     def plot(self, *, scale: str = "linear") -> Any:
         """The figure of `lrpjax.plots.csc`: scale "linear" or "log"."""
@@ -107,7 +115,7 @@ def csc(
     starts = range(0, len(images), batch)
     for i in track(starts, description=method.name, disable=not progress):
         index = filled_up(i, batch, len(images))
-        found, finite = _measure(
+        found, outputs, relevance = _measure(
             reading.graph,
             of_images(method, images, index),
             start_name,
@@ -117,11 +125,12 @@ def csc(
             images[index],
             jax.vmap(partial(jax.random.fold_in, key))(index),
         )
-        if not finite:
+        if not outputs:
             raise ValueError(
                 f"The model's output holds NaN or infinity for one of the images {i} to "
                 f"{i + batch - 1}: its relevance would mean nothing."
             )
+        checks.check_maps(method.name, relevance)
         real = min(batch, len(images) - i)
         for name, distances in zip(names, found, strict=True):
             pieces[name].append(np.asarray(distances)[:, :real].ravel())
@@ -167,16 +176,15 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
     """1 - |cos| of all pairs of V vectors (V, ..., C), over the last axis: (pairs, ...).
 
     As half the squared distance of the unit vectors, which resolves 1e-12 in float32 where
-    1 - u.v stops at 1e-7. NaN where a vector is zero.
+    1 - u.v stops at 1e-7. NO_ANGLE where a vector is zero.
     """
-    largest = jnp.abs(vectors).max(-1, keepdims=True)
-    scaled = vectors / largest  # so that squares of very small relevance do not vanish
-    unit = scaled / jnp.linalg.norm(scaled, axis=-1, keepdims=True)
+    unit, given = units(vectors)
 
     def pair(indices):
         u, v = unit[indices[0]], unit[indices[1]]
-        side = jnp.where((u * v).sum(-1, keepdims=True) < 0, -1, 1)
-        return ((u - side * v) ** 2).sum(-1) / 2
+        opposite = (u * v).sum(-1, keepdims=True) < 0
+        apart = ((u - jnp.where(opposite, -v, v)) ** 2).sum(-1) / 2
+        return jnp.where(given[indices[0]] & given[indices[1]], apart, NO_ANGLE)
 
     return jax.lax.map(pair, jnp.array(list(combinations(range(len(vectors)), 2))))
 
@@ -203,18 +211,9 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
         for k, v in enumerate(values)
     ]
     outputs = [jnp.isfinite(env[v]).all() for v in graph.program.outputs]
-    return measured, jnp.stack(outputs).all()
-
-
-def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
-    """Relevance (V, *shape) of a value as (V, N, locations, channels)."""
-    batch, feature = graph.axes.batch[value] or 0, graph.axes.feature[value]
-    maps = jnp.moveaxis(maps, batch + 1, 1)
-    if feature is None or maps.ndim == 3:
-        return maps.reshape(*maps.shape[:2], 1, -1)
-    feature += 1 if feature > batch else 2
-    maps = jnp.moveaxis(maps, feature, -1)
-    return maps.reshape(*maps.shape[:2], -1, maps.shape[-1])
+    # One number for each layer that is not finite where a part of its relevance is not.
+    sizes = [sum(jnp.abs(part[k]).max() for part in parts) for k in range(len(values))]
+    return measured, jnp.stack(outputs).all(), sizes
 
 
 def _compared(graph: Graph, value: int, maps: jax.Array, over: str) -> jax.Array:
@@ -229,20 +228,26 @@ def _channels(graph: Graph, value: int, over: str) -> int:
 
 
 def _summary(distances: np.ndarray, channels: int) -> dict[str, Any]:
-    kept = distances[~np.isnan(distances)]
+    kept = distances[distances != NO_ANGLE] if channels > 1 else distances[:0]
+    known = {
+        "channels": channels,
+        "baseline": random_baseline(channels),
+        "count": len(kept),
+        "dropped": len(distances) - len(kept),
+    }
     if len(kept) == 0:
-        raise ValueError("No pair of vectors has an angle: all relevance is zero at this layer.")
+        measured = ("median", "one_minus_median", "mean", "quantiles", "one_minus_quantiles")
+        why = "one channel" if channels == 1 else "no relevance"
+        return {**known, **dict.fromkeys(measured), "undirected": why}
     # The p-th percentile of |cos| is 1 minus the (100 - p)-th of 1 - |cos|.
     far = np.percentile(kept.astype(np.float64), [100 - p for p in PERCENTILES])
     below_one = {str(p): float(d) for p, d in zip(PERCENTILES, far, strict=True)}
     return {
-        "channels": channels,
+        **known,
         "median": 1 - below_one["50"],
         "one_minus_median": below_one["50"],
         "mean": float(1 - kept.mean(dtype=np.float64)),
         "quantiles": {p: 1 - d for p, d in below_one.items()},
         "one_minus_quantiles": below_one,
-        "baseline": random_baseline(channels),
-        "count": len(kept),
-        "dropped": len(distances) - len(kept),
+        "undirected": None,
     }

@@ -31,7 +31,8 @@ from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer, values_at
-from .csc import Scope, csc, locations, reached_layers
+from .csc import Scope, csc, reached_layers
+from .locations import locations
 from .spectrum import lyapunov, singular_values
 
 _SKETCH = 64  # units of a chain above which blocks are known by as many Gaussian vectors
@@ -95,8 +96,9 @@ def profile(
             ("map", np.asarray(ratios), at_map),
             ("location", blocks[name], at_location),
         ):
-            found[f"{scope}_ratio"] = _finite(np.median(values))
-            found[f"{scope}_expected"] = _finite(2 / np.median(values) ** 2) or None
+            ratio = np.median(values) if len(values) else np.inf  # where nothing arrives
+            found[f"{scope}_ratio"] = _finite(ratio)
+            found[f"{scope}_expected"] = _finite(2 / ratio**2) or None
             found[f"{scope}_csc"] = measured["one_minus_median"]
         for field in ("gap", "total_gap"):
             known = [link[field] for link in gaps.get(name, []) if link[field] is not None]

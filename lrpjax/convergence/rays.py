@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 _BLOCK = 2**24  # distances held at once
+NO_ANGLE = -1.0  # in the place of 1 - cos, which is never negative
 
 
 class Widest(NamedTuple):
     """The widest pair of rays: 1 - cos of its angle and the numbers of the two.
 
-    Arrays with one entry for each set of rays; one_minus_cos is NaN where a set has fewer than two
-    rays that are not zero.
+    Arrays with one entry for each set of rays; one_minus_cos is NO_ANGLE where a set has fewer than
+    two rays that are not zero.
     """
 
     one_minus_cos: jax.Array
@@ -41,7 +42,7 @@ def _widest_of(rays: jax.Array) -> Widest:
     same, which is where it matters: 1 - u v stops at 1e-7 in float32.
     """
     n = len(rays)
-    unit, given = _unit(rays)
+    unit, given = units(rays)
     centre = unit.sum(0) / jnp.maximum(given.sum(), 1)
     off = jnp.where(given[:, None], unit - centre, 0)
     squares = (off**2).sum(-1)
@@ -62,14 +63,14 @@ def _widest_of(rays: jax.Array) -> Widest:
     best = jnp.argmax(distances)
     i, j = firsts[best], seconds[best]
     exact = ((unit[i] - unit[j]) ** 2).sum() / 2
-    return Widest(jnp.where(given.sum() > 1, exact, jnp.nan), i, j)
+    return Widest(jnp.where(given.sum() > 1, exact, NO_ANGLE), i, j)
 
 
-def _unit(rays: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The rays with length 1 (zeros stay), and which are not zero."""
-    largest = jnp.abs(rays).max(-1, keepdims=True)
+def units(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Vectors (..., d) with length 1 (zeros stay), and which are not zero."""
+    largest = jnp.abs(vectors).max(-1, keepdims=True)
     given = largest > 0
-    scaled = rays / jnp.where(given, largest, 1)  # so that squares do not vanish
+    scaled = vectors / jnp.where(given, largest, 1)  # so that very small squares do not vanish
     length = jnp.linalg.norm(scaled, axis=-1, keepdims=True)
     return scaled / jnp.where(given, length, 1), given[..., 0]
 

@@ -103,9 +103,12 @@ class Estimator:
         return self.finish(network, leaves, state)
 
     def attribute(self, model: Callable, x: Any, *, target: Any = None) -> Any:
-        """The heat map, as `lrpjax.attribute` gives it; shows progress where it takes long."""
+        """The heat map, as `lrpjax.attribute` gives and checks it; shows progress where it takes
+        long."""
         reading = read_for_target(model, x, self, target)
-        return jax.tree.unflatten(reading.x_tree, self.explain(reading, target))
+        maps = self.explain(reading, target)
+        checks.check_maps(self.name, maps)
+        return jax.tree.unflatten(reading.x_tree, maps)
 
     def explain(self, reading: Reading, target: Any) -> Maps:
         """The heat map of each input of a model that has been read."""

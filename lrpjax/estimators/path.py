@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import checks
 from ..baselines import Baseline, baseline_of, rows_of
 from ..propagate import read_for_target
 from .estimator import Estimator, Maps, Network
@@ -72,6 +73,7 @@ class IntegratedGradients(Estimator):
         rows = rows_of(self.baseline, leaves)
         gain = network.output(leaves) - jax.lax.map(network.output, rows).mean(0)
         maps = self._run(network, leaves)
+        checks.check_maps(self.name, [*maps, gain])
         total = sum(m.reshape(len(m), -1).sum(1) for m in maps)
         return jax.tree.unflatten(reading.x_tree, maps), total - gain
 

@@ -42,7 +42,7 @@ class SmoothGrad(Estimator):
             raise ValueError(f"The form is one of {', '.join(FORMS)}, got {self.form!r}.")
         if self.samples < 1:
             raise ValueError(f"smooth-grad needs at least 1 sample, got {self.samples}.")
-        if not self.noise >= 0:
+        if not 0 <= self.noise < float("inf"):
             raise ValueError(f"The noise is a share of the image's range, got {self.noise}.")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,12 +33,13 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
     """Median |cos| against depth, one panel for each injection layer, one line for each method.
 
     scale "linear": the median, with the baseline of independent vectors in grey. "log": 1 - median
-    on an inverted logarithmic axis down to 1 - 1e-8: higher means closer to rank 1. Layers with one
-    channel, where any two numbers are parallel, are left out (unless there are no others).
+    on an inverted logarithmic axis down to 1 - 1e-8: higher means closer to rank 1. Where relevance
+    has no direction (layers with one channel, or all of it zero) a line has a gap.
     """
     if scale not in ("linear", "log"):
         raise ValueError(f'The scale is "linear" or "log", got {scale!r}.')
-    shown = [row for row in result.rows if row["channels"] > 1] or result.rows
+    directed = {row["layer"] for row in result.rows if row["undirected"] is None}
+    shown = [row for row in result.rows if row["layer"] in directed or not directed]
     starts = list(dict.fromkeys(row["start"] for row in shown))
     across = min(len(starts), _ACROSS)
     down = -(-len(starts) // across)
@@ -56,10 +58,7 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
             method = group[0]
             own = [row for row in rows if row["method"] == method]
             x = [place[row["layer"]] for row in own]
-            if scale == "log":
-                y = [max(row["one_minus_median"], _FLOOR) for row in own]
-            else:
-                y = [row["median"] for row in own]
+            y = [_height(row, scale) for row in own]
             panel.plot(x, y, label="\n= ".join(group), **styles[method])
         name_layers(panel, layers)
         panel.set_title(f"random relevance injected at {start}", loc="left", fontsize=10)
@@ -89,11 +88,18 @@ def save(figure: Figure, path: str | PathLike) -> list[Path]:
     return paths
 
 
+def _height(row: dict, scale: str) -> float:
+    if row["undirected"] is not None:
+        return nan
+    return max(row["one_minus_median"], _FLOOR) if scale == "log" else row["median"]
+
+
 def _by_convergence(rows: list[dict]) -> list[list[str]]:
     """Methods from the most converged to the least at the input, those with one curve together."""
     curves: dict[str, list[float]] = {}
     for row in rows:
-        curves.setdefault(row["method"], []).append(row["one_minus_median"])
+        known = row["undirected"] is None
+        curves.setdefault(row["method"], []).append(row["one_minus_median"] if known else 2.0)
     return sorted(together(curves), key=lambda group: curves[group[0]][-1])
 
 

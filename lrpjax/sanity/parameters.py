@@ -31,6 +31,7 @@ def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
     """The places in `reading.consts` of each layer's parameters, from the input to the output.
 
     A layer is named as in `lrpjax.plan`; BatchNorm belongs to the product that it is folded into.
+    What several layers share (an embedding tied to the output) belongs to the uppermost of them.
     Raises ValueError if none of the model's parameters can be reached.
     """
     found = by_layer(reading)
@@ -46,15 +47,32 @@ def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
 
 def by_layer(reading: Reading) -> dict[str, tuple[int, ...]]:
     """As `parameters`; empty if none can be reached."""
+    uses = _uses(reading)
+    uppermost = {place: name for name, own in uses.items() for place in own}
+    owned = {
+        name: tuple(sorted(i for i in own if uppermost[i] == name)) for name, own in uses.items()
+    }
+    return {name: own for name, own in owned.items() if own}
+
+
+def sharing(reading: Reading) -> dict[str, list[str]]:
+    """For each layer with parameters those below it that compute with some of them too."""
+    uses = _uses(reading)
+    return {
+        name: [other for other in uses if other != name and not uses[other].isdisjoint(own)]
+        for name, own in by_layer(reading).items()
+    }
+
+
+def _uses(reading: Reading) -> dict[str, set[int]]:
+    """The places of the parameters that each layer computes with, from the input to the output."""
     graph = reading.graph
     place = {number: i for i, number in enumerate(graph.program.consts)}
     found = {}
     for layer in graph.layers:
         own = {place[v] for v in _constants(graph, layer) if v in graph.paths}
-        own = {i for i in own if is_inexact(reading.consts[i])}
-        if own:
-            found[layer.name] = tuple(sorted(own))
-    return found
+        found[layer.name] = {i for i in own if is_inexact(reading.consts[i])}
+    return {name: own for name, own in found.items() if own}
 
 
 def unreached(reading: Reading) -> int:
@@ -90,19 +108,25 @@ class Stop:
     randomised: frozenset[int]
 
 
-def stops(
-    layers: dict[str, tuple[int, ...]], order: Order, names: Sequence[str] | None
-) -> list[Stop]:
+def stops(reading: Reading, order: Order, names: Sequence[str] | None) -> list[Stop]:
     """The states of a randomisation, in its order; `names`: where maps are taken (default: all).
 
     "output" goes from the output to the input and "input" the other way: what was passed stays
     random, also where no map is taken. "single" randomises one layer at a time. A parameter of
-    several layers is randomised with the first that is reached.
+    several layers is randomised with the uppermost of them, in every order. Raises as `parameters`
+    does.
     """
+    layers = parameters(reading)
     checks.check_known("order", order, ORDERS)
     if names is not None and len(names) == 0:
         raise ValueError("layers is empty: name at least one, or leave it out for all.")
     for name in [] if names is None else names:
+        if name not in layers and name in _uses(reading):
+            above = [other for other, below in sharing(reading).items() if name in below]
+            raise ValueError(
+                f"The layer {name!r} shares all of its parameters with {', '.join(above)} above "
+                "it, and they are randomised there: name that layer."
+            )
         checks.check_known("layer with parameters", name, layers)
     made: list[Stop] = []
     passed: frozenset[int] = frozenset()

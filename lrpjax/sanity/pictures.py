@@ -50,7 +50,7 @@ def cascade(
     subject = Subject(model, images, method, target=target, chunk=chunk)
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
-    steps = stops(found, order, layers)
+    steps = stops(subject.reading, order, layers)
     like, first = subject.images[: subject.chunk], jax.random.fold_in(key, 0)
     random = randomised(subject.reading, found, first, randomiser=randomiser, init=init, like=like)
     states = States(subject, colour)

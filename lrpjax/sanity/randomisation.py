@@ -24,7 +24,7 @@ from ..estimators import noise as noise_of
 from ..method import Method
 from ..methods import Explainer, resolve
 from ..reading import as_number
-from .parameters import Order, parameters, randomised, stops, unreached
+from .parameters import Order, parameters, randomised, sharing, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
 from .states import States
@@ -78,7 +78,7 @@ def mprt(
     compared = measures(similarity, subject.method)
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
-    steps = stops(found, order, layers)
+    steps = stops(subject.reading, order, layers)
     drawn = _draws(subject, found, key, draws, randomiser, init)
 
     states = States(subject, colour, multiplier)
@@ -109,10 +109,12 @@ def mprt(
     size = size_of(set().union(*found.values()))
     head = {"check": "mprt", "method": subject.name, "order": order}
     summed = summary(scores.mean(2).reshape(-1, len(images)), key)
+    shared = sharing(subject.reading)
     rows = [
         {
             **head,
             "layer": step.layer,
+            "shared": shared[step.layer],
             "share": size_of(step.randomised) / size,
             "similarity": name,
             **own,

@@ -23,7 +23,8 @@ class Sanity(Results):
     A row has check, method, similarity, values (one for each image: the mean over draws or classes;
     None for a map without structure), dropped (how many are None), median, and low and high, the
     99 % interval of the median when images are drawn anew (None with fewer than two). Of a
-    randomisation it also has order, layer and share (of the parameters that are random).
+    randomisation it also has order, layer, shared (the layers below that compute with parameters of
+    this one: they are randomised here, once) and share (of the parameters that are random).
     """
 
     def __add__(self, other: Sanity) -> Sanity:

@@ -88,6 +88,8 @@ class States:
                 f"{subject.name} gives a map of shape {found.shape} for images of shape "
                 f"{images.shape}: it must have the images' shape."
             )
+        if not consts and isinstance(subject.method, Explainer):  # others' are counted as dropped
+            checks.check_maps(subject.name, [found])
         return reduced(multiplied(found, images, self.multiplier), self.colour, subject.channel)
 
     def _explained(self, consts: dict[int, Any], target: Any) -> np.ndarray:

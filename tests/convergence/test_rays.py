@@ -32,7 +32,7 @@ def check_widest(sets, tolerance):
     for k, own in enumerate(sets):
         expected = oracle_cone.widest(own)
         if np.isnan(expected):
-            assert np.isnan(found.one_minus_cos[k])
+            assert found.one_minus_cos[k] == rays.NO_ANGLE
             continue
         assert float(found.one_minus_cos[k]) == pytest.approx(expected, rel=tolerance)
         first, second = own[int(found.first[k])], own[int(found.second[k])]

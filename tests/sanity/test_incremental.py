@@ -118,8 +118,8 @@ def case_of(method, **options):
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_maps_of_all_states_are_those_of_a_model_with_these_parameters(method, order, chunk):
     """Bit for bit, whether the model as given has been asked for, or not yet."""
-    subject, found, drawn = case_of(method, chunk=chunk)
-    swaps = [step.randomised for step in stops(found, order, None)]
+    subject, _, drawn = case_of(method, chunk=chunk)
+    swaps = [step.randomised for step in stops(subject.reading, order, None)]
     asked = [({place: drawn[place] for place in swap}, None) for swap in swaps]
     kept = States(subject).all([({}, None), *asked])[1:]
     anew = States(subject).all(asked)

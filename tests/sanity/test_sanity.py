@@ -206,7 +206,7 @@ def test_functions_without_a_name():
 
 
 @pytest.mark.parametrize("order", ["output", "input", "single"])
-def test_a_shared_parameter_goes_with_the_first_layer_that_is_reached(order):
+def test_a_shared_parameter_is_randomised_once_with_the_uppermost_of_its_layers(order):
     def shared(p, x):
         h = jnp.tanh(x @ p["inner"]["kernel"])
         h = jnp.tanh(h @ p["twice"]["kernel"])
@@ -226,22 +226,21 @@ def test_a_shared_parameter_goes_with_the_first_layer_that_is_reached(order):
         "output": {
             second: {"twice"},
             "middle": {"twice", "middle"},
-            first: {"twice", "middle"},
             "inner": {"twice", "middle", "inner"},
         },
         "input": {
             "inner": {"inner"},
-            first: {"inner", "twice"},
-            "middle": {"inner", "twice", "middle"},
+            "middle": {"inner", "middle"},
             second: {"inner", "twice", "middle"},
         },
-        "single": {"inner": {"inner"}, first: {"twice"}, "middle": {"middle"}, second: {"twice"}},
+        "single": {"inner": {"inner"}, "middle": {"middle"}, second: {"twice"}},
     }[order]
     options = {"similarity": "cosine", "colour": "none", "target": 0, "key": KEY, "order": order}
     init = lambda key: model(random, function=shared)
     rows = lrp.sanity.mprt(network, x, "gradient", init=init, **options).rows
-    assert {row["layer"] for row in rows} == set(new)
+    assert [row["layer"] for row in rows] == list(new)
     for row in rows:
+        assert row["shared"] == ([first] if row["layer"] == second else [])
         mixed = {k: (random if k in new[row["layer"]] else trained)[k] for k in trained}
         close(row, oracle.similarities("cosine", gradient(trained), gradient(mixed)), EXACT)
 
