@@ -37,8 +37,8 @@ class Given:
 class Op(Given):
     """A layer at work: `op(*inputs)` is its output (a tuple where it has several).
 
-    detail: the function whose derivative an activation has, the pooling equation, what a structure does with its values
-    (whatever the model says of their gradient), or what the layer's own `detail` is.
+    detail: the function whose derivative an activation has, the pooling equation, what a structure
+    does with its values (whatever the model says of their gradient), or the layer's own `detail`.
     non_negative: whether the inputs are known not to be negative.
     """
 
