@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import sys
+import tempfile
 import zlib
 
 import jax
@@ -11,6 +12,21 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 os.environ["KERAS_BACKEND"] = "jax"
+
+
+def pytest_configure(config):
+    """A program is compiled once in a run: in this process, a worker, or what a test starts."""
+    if hasattr(config, "workerinput"):
+        return  # a worker, which starts with the environment that is made here
+    folder = tempfile.TemporaryDirectory(prefix="lrpjax-compiled-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    for option, value in {
+        "jax_compilation_cache_dir": folder.name,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        os.environ[option.upper()] = str(value)
+        jax.config.update(option, value)
 
 
 @pytest.fixture
