@@ -1,9 +1,11 @@
 """Shared by all tests: double precision, explicit random keys, and quicker compilation."""
 
+import ctypes
 import gc
 import itertools
 import os
 import sys
+import tempfile
 import zlib
 
 import jax
@@ -11,6 +13,21 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 os.environ["KERAS_BACKEND"] = "jax"
+
+
+def pytest_configure(config):
+    """A program is compiled once in a run: in this process, a worker, or what a test starts."""
+    if hasattr(config, "workerinput"):
+        return  # a worker, which starts with the environment that is made here
+    folder = tempfile.TemporaryDirectory(prefix="lrpjax-compiled-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    for option, value in {
+        "jax_compilation_cache_dir": folder.name,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        os.environ[option.upper()] = str(value)
+        jax.config.update(option, value)
 
 
 @pytest.fixture
@@ -50,7 +67,12 @@ def quick_compile():
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_what_was_compiled():
-    """Thousands of compiled programs exhaust a process's memory maps, and it crashes."""
+    """Thousands of compiled programs exhaust a process's memory maps, and it crashes.
+
+    What a compiler has freed stays with the process, 1 GB and more, until glibc is asked for it.
+    """
     yield
     jax.clear_caches()
     gc.collect()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
