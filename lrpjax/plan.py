@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from . import checks
 from ._text import columns
 from .baselines import rows_of
-from .graph import Graph, Layer, Linear, bare, decision, is_inexact, make_op, scaled, tupled
+from .claims import FOLDED, Claim, tested
+from .graph import Graph, Layer, Linear, bare, decision, scaled
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Chain, Stage, one_hot, read_for, start_relevance
@@ -62,29 +63,30 @@ class Plan:
         return columns(self.rows)
 
     def check(self, x: Any, *, target: Any = None) -> Check:
-        """Runs the folded layers beside the model's own equations, and one attribution.
+        """Tests every claim of the reading at x (see `claims`), and makes one attribution.
 
         x: inputs of the planned shape. target: as in `attribute`. See `Check`.
+        Raises ValueError for a claim that does not hold, with the name of its layer.
         """
         reading = read_for(self.model, x, self.method)
         rules_found = checks.rules_for(reading.graph, self.method, reading.graph.layers)
         shape = reading.graph.program.shape(reading.graph.program.outputs[0])
         checks.check_target(target, shape)
-        differences, ledger = _check(
-            reading.graph, self.method, reading.consts, reading.leaves, target
-        )
+        claims = tested(self.model, reading)
+        ledger = _check(reading.graph, self.method, reading.consts, reading.leaves, target)
+        differences = [claim.difference for claim in claims if claim.what == FOLDED]
         rows = [
             {
                 "layer": layer.name,
                 "rule": str(rule),
-                "forward": float(difference),
+                "forward": difference,
                 **dict(zip(_LEDGER, map(float, entry), strict=True)),
             }
             for layer, rule, difference, entry in zip(
                 reading.graph.layers, rules_found, differences, ledger, strict=True
             )
         ]
-        return Check(max(map(float, differences)), rows)
+        return Check(max(differences), rows, claims)
 
 
 _LEDGER = ("relevance_out", "relevance_in", "bias", "stabiliser", "dropped")
@@ -100,10 +102,12 @@ class Check:
     of its inputs, and where the deficit went: to the bias, to the stabiliser (each has its share of
     the denominator, as the inputs have), or dropped (an output without contributions of the sign
     the rule distributes over, a ReLU, a gradient).
+    claims: what the reading says of the model, each with what was found on the data.
     """
 
     forward_difference: float
     rows: list[dict[str, Any]]
+    claims: list[Claim]
 
     def __str__(self) -> str:
         shown = [
@@ -139,28 +143,9 @@ def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any
     env = environment(graph, consts, leaves)
     ledger = lambda baseline: _ledger(graph, method, env, target, baseline)
     if method.baseline is None:
-        return _differences(graph, env), ledger(None)
+        return ledger(None)
     baselines = rows_of(method.baseline, [env[v] for v in graph.program.inputs])
-    means = jax.tree.map(lambda r: r.mean(0), jax.lax.map(ledger, baselines))
-    return _differences(graph, env), means
-
-
-def _differences(graph: Graph, env: dict[int, Any]) -> list[jax.Array]:
-    """How far each layer's folded output is from the model's own, relative to its largest value."""
-    folded, differences = dict(env), []
-    for layer in graph.layers:
-        op = make_op(graph.program, layer, env)
-        values = op(*(folded[v] for v in layer.inputs))
-        if isinstance(op, Linear) and op.b is not None:
-            values = values + op.b
-        folded.update(zip(layer.outputs, tupled(values), strict=True))
-        worst = [
-            jnp.max(jnp.abs(folded[v] - env[v])) / (jnp.max(jnp.abs(env[v])) + 1e-30)
-            for v in layer.outputs
-            if is_inexact(env[v])
-        ]
-        differences.append(jnp.max(jnp.stack(worst)) if worst else jnp.zeros(()))
-    return differences
+    return jax.tree.map(lambda r: r.mean(0), jax.lax.map(ledger, baselines))
 
 
 def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, baseline: Any) -> list:

@@ -26,6 +26,7 @@ from .patches import neuron_sums as neuron_sums
 from .patches import on_grid as on_grid
 from .patches import patch_sums as patch_sums
 from .program import Eqn as Eqn
+from .program import Program as Program
 from .program import evaluate as evaluate
 from .program import is_inexact as is_inexact
 from .program import is_real as is_real

@@ -1,0 +1,203 @@
+"""Every claim that a reading makes of a model, tested at an input.
+
+A reading says that its layers compute what the model does, what cannot be negative, along which
+axes a statistic is one number, that examples do not see each other. What a map means rests on
+that, so it is tried on the data before anything is measured with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .graph import Graph, Layer, Linear, Program, is_inexact, make_op, single, trace, tupled
+from .method import Method
+from .propagate import Chain
+from .reading import Reading, as_number, environment, values_of
+from .rules import gradient, rule
+
+# How far two ways to compute one number may differ, by the precision of the model.
+BOUNDS = {"float64": 1e-9, "float32": 1e-4, "half": 2e-2}
+_DERIVATIVE = Method("the derivative of every layer", lambda layer: rule(gradient))
+OUTPUT = "the model's output"
+FOLDED = "what the folded layers compute"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """what: in words, of `layer`. difference: from what was read, relative to the largest value
+    there; the claim holds where it is at most `bound`."""
+
+    what: str
+    layer: str
+    difference: float
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        return self.difference <= self.bound  # NaN does not
+
+
+def tested(model: Callable, reading: Reading) -> list[Claim]:
+    """The claims of a reading of the model, tested at its input: two compilations.
+
+    Raises ValueError for the first that does not hold, with the name of its layer.
+    """
+    bound = BOUNDS[_precision(reading.graph)]
+    outputs, measured = _measured(reading.graph, reading.consts, reading.leaves)
+    measured |= _alone(model, reading, outputs[0])
+    claims = [
+        Claim(what, layer, float(difference), bound)
+        for what, differences in measured.items()
+        for layer, difference in differences.items()
+    ]
+    places = {layer.name: layer.place for layer in reading.graph.layers}
+    claims.sort(key=lambda claim: places.get(claim.layer, len(places)))
+    for claim in claims:
+        if not claim.holds:
+            raise ValueError(
+                f"This model is not what it was read as: {claim.what} at {claim.layer!r} is off "
+                f"by {claim.difference:.2g} (rounding makes at most {claim.bound:.0e}), so no map "
+                "of it can be trusted. lrpjax.plan shows how it was read."
+            )
+    return claims
+
+
+def _precision(graph: Graph) -> str:
+    kinds = [a.dtype for a in graph.program.avals if jnp.issubdtype(a.dtype, jnp.floating)]
+    if any(single(dtype) != dtype for dtype in kinds):
+        return "half"
+    outputs = [graph.program.avals[v].dtype for v in graph.program.outputs]
+    return "float64" if set(kinds) == {jnp.dtype("float64")} and outputs else "float32"
+
+
+Differences = dict[str, dict[str, Any]]  # in words -> layer -> difference
+
+
+def _outputs(program: Program) -> list[int]:
+    return [v for v in program.outputs if v in program.active]
+
+
+@partial(jax.jit, static_argnums=0)
+def _measured(graph: Graph, consts: list, leaves: list) -> tuple[list[jax.Array], Differences]:
+    """The model's outputs that depend on the input, and all that one pass there and back shows."""
+    outputs = _outputs(graph.program)
+
+    def values(*numbers):
+        env = environment(graph, consts, numbers)
+        return [env[v] for v in outputs], env
+
+    made, pull, env = jax.vjp(values, *map(as_number, leaves), has_aux=True)
+    keys = jax.random.split(jax.random.key(0), len(outputs))
+    cotangents = [
+        jax.random.normal(key, env[v].shape, env[v].dtype)
+        for key, v in zip(keys, outputs, strict=True)
+    ]
+    return made, {
+        FOLDED: _folded(graph, env),
+        "what the activation computes": _activations(graph, env),
+        "an input that cannot be negative": _signs(graph, env),
+        "the statistic of a norm": _statistics(graph, env),
+        "the gradient through the layers": {
+            "input": _gradient(graph, env, dict(zip(outputs, cotangents, strict=True)), pull)
+        },
+    }
+
+
+def _off(found: jax.Array, wanted: jax.Array) -> jax.Array:
+    """The largest difference, relative to the largest value; infinities that agree agree."""
+    if wanted.size == 0:
+        return jnp.zeros(())
+    largest = jnp.max(jnp.where(jnp.isfinite(wanted), jnp.abs(wanted), 0))
+    apart = jnp.where(found == wanted, 0, jnp.abs(found - wanted))
+    return jnp.max(apart) / jnp.maximum(largest, jnp.finfo(largest.dtype).tiny)
+
+
+def _folded(graph: Graph, env: dict[int, Any]) -> dict[str, jax.Array]:
+    """The layers run one after the other, beside the model's own equations."""
+    folded, off = dict(env), {}
+    for layer in graph.layers:
+        op = make_op(graph.program, layer, env)
+        found = op(*(folded[v] for v in layer.inputs))
+        if isinstance(op, Linear) and op.b is not None:
+            found = found + op.b
+        folded.update(zip(layer.outputs, tupled(found), strict=True))
+        worst = [_off(folded[v], env[v]) for v in layer.outputs if is_inexact(env[v])]
+        off[layer.name] = jnp.max(jnp.stack(worst)) if worst else jnp.zeros(())
+    return off
+
+
+def _activations(graph: Graph, env: dict[int, Any]) -> dict[str, jax.Array]:
+    """The function that an activation was recognised as, at the model's own values."""
+    off = {}
+    for layer in _of_kind(graph, "activation"):
+        (x,), (y,) = layer.inputs, layer.outputs
+        function = make_op(graph.program, layer, env).detail
+        off[layer.name] = _off(function(env[x]).astype(env[y].dtype), env[y])
+    return off
+
+
+def _signs(graph: Graph, env: dict[int, Any]) -> dict[str, jax.Array]:
+    below = lambda v: -jnp.min(env[v], initial=0) / (1 + jnp.max(jnp.abs(env[v]), initial=0))
+    return {
+        layer.name: jnp.max(jnp.stack([below(v) for v in layer.inputs]))
+        for layer in graph.layers
+        if layer.non_negative and all(is_inexact(env[v]) for v in layer.inputs)
+    }
+
+
+def _statistics(graph: Graph, env: dict[int, Any]) -> dict[str, jax.Array]:
+    """How much a norm's statistic varies along the axes where it is one number."""
+    off = {}
+    for layer in _of_kind(graph, "norm"):
+        last = layer.eqns[-1]
+        x = layer.inputs[0]
+        (statistic,) = [v for v in last.inputs if v != x] or [last.inputs[1]]
+        full = jnp.broadcast_to(env[statistic], env[layer.outputs[0]].shape)
+        ends = [jnp.max(full, layer.detail.axes), jnp.min(full, layer.detail.axes)]
+        off[layer.name] = _off(*ends) if layer.detail.axes else jnp.zeros(())
+    return off
+
+
+def _gradient(
+    graph: Graph, env: dict[int, Any], seeds: dict[int, jax.Array], pull: Callable
+) -> jax.Array:
+    """The layers' derivatives one after the other, beside that of the equations as one."""
+    found = Chain(graph, _DERIVATIVE, env, graph.layers)(seeds)
+    wanted = pull(list(seeds.values()))
+    pairs = zip(graph.program.inputs, wanted, strict=True)
+    off = [_off(found.get(v, jnp.zeros_like(w)), w) for v, w in pairs]
+    return jnp.max(jnp.stack(off))
+
+
+def _of_kind(graph: Graph, kind: str) -> Iterable[Layer]:
+    return (layer for layer in graph.layers if layer.kind == kind)
+
+
+def _alone(model: Callable, reading: Reading, outputs: jax.Array) -> Differences:
+    """The first example's output in a batch and in another: alone or, where it was, beside a
+    second. Nothing for a model that takes no other batch, or has none."""
+    program, leaves = reading.graph.program, reading.leaves
+    batch = reading.graph.axes.batch[_outputs(program)[0]]
+    sizes = {leaf.shape[:1] for leaf in leaves}
+    if batch is None or len(sizes) != 1 or outputs.size == 0:
+        return {}
+    others = [_beside_another(leaf) if len(leaf) == 1 else leaf[:1] for leaf in leaves]
+    try:
+        other, consts, _, _ = trace(model, jax.tree.unflatten(reading.x_tree, others))
+    except ValueError:
+        return {}
+    value = _outputs(other)[0]
+    found = jax.jit(lambda consts, leaves: values_of(other, consts, leaves)[value])(consts, others)
+    first = lambda outputs: jax.lax.index_in_dim(outputs, 0, batch)
+    return {"an example by itself": {OUTPUT: _off(first(found), first(outputs))}}
+
+
+def _beside_another(leaf: jax.Array) -> jax.Array:
+    """A batch of one and its mirror image."""
+    return jnp.concatenate([leaf, jnp.flip(leaf)])
