@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .graph import Graph, Layer, Linear, Program, is_inexact, make_op, single, trace, tupled
+from .graph import Graph, Layer, Linear, Program, is_inexact, make_op, single, tupled
 from .method import Method
-from .propagate import Chain
-from .reading import Reading, as_number, environment, values_of
+from .propagate import Chain, innermost
+from .reading import Reading, as_number, environment, read
 from .rules import gradient, rule
 
 # How far two ways to compute one number may differ, by the precision of the model.
@@ -66,6 +66,15 @@ def tested(model: Callable, reading: Reading) -> list[Claim]:
                 "of it can be trusted. lrpjax.plan shows how it was read."
             )
     return claims
+
+
+def require(model: Callable, images: Any, method: Any) -> None:
+    """Tests the claims at the first image, as the method will read the model. Raises as `tested`.
+
+    What measures a model calls it before: a map of what was read wrongly would be measured.
+    """
+    rules = innermost(method)
+    tested(model, read(model, images[:1], fold=rules is None or rules.fold))
 
 
 def _precision(graph: Graph) -> str:
@@ -189,13 +198,17 @@ def _alone(model: Callable, reading: Reading, outputs: jax.Array) -> Differences
         return {}
     others = [_beside_another(leaf) if len(leaf) == 1 else leaf[:1] for leaf in leaves]
     try:
-        other, consts, _, _ = trace(model, jax.tree.unflatten(reading.x_tree, others))
+        other = read(model, jax.tree.unflatten(reading.x_tree, others), fold=True)
     except ValueError:
         return {}
-    value = _outputs(other)[0]
-    found = jax.jit(lambda consts, leaves: values_of(other, consts, leaves)[value])(consts, others)
+    found = _computed(other.graph, other.consts, other.leaves)
     first = lambda outputs: jax.lax.index_in_dim(outputs, 0, batch)
     return {"an example by itself": {OUTPUT: _off(first(found), first(outputs))}}
+
+
+@partial(jax.jit, static_argnums=0)
+def _computed(graph: Graph, consts: list, leaves: list) -> jax.Array:
+    return environment(graph, consts, leaves)[_outputs(graph.program)[0]]
 
 
 def _beside_another(leaf: jax.Array) -> jax.Array:

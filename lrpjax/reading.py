@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .graph import Graph, Layer, Program, evaluate, is_real, run, single, trace
+from .graph import Graph, Layer, evaluate, is_real, run, single, trace
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,7 @@ def environment(
 
     by: how each equation is evaluated, as by `graph.evaluate`.
     """
-    return values_of(graph.program, consts, leaves, by)
-
-
-def values_of(
-    program: Program, consts: Sequence[Any], leaves: Sequence[Any], by: Callable = evaluate
-) -> dict[int, Any]:
-    """As `environment`, of a program whose layers have not been read."""
+    program = graph.program
     numbers = [as_number(leaf) for leaf in leaves]
     env = {v: jnp.asarray(value, single(value.dtype)) for v, value in program.literals.items()}
     env |= {v: as_single(c) for v, c in zip(program.consts, consts, strict=True)}

@@ -19,6 +19,7 @@ import numpy as np
 from .._results import Results, key_text
 from .._text import columns
 from ..chain import MEMORY, ChainOperator, chain_and_links, one_example
+from ..claims import require
 from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
@@ -91,6 +92,7 @@ def certificate(
     if vectors < 2:
         raise ValueError(f"Angles are of pairs: vectors must be at least 2, got {vectors}.")
     reading = one_example(model, x, method)
+    require(model, x, method)
     start = start or output_layer(reading.graph)
     op, links = chain_and_links(reading, method, start, stop)
     if len(op.in_shapes) > 1:

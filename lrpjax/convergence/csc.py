@@ -23,6 +23,7 @@ from scipy.special import betaincinv
 from .. import checks
 from .._results import Results, key_text
 from ..baselines import of_images
+from ..claims import require
 from ..graph import COMPUTING, Graph
 from ..layer_statistics import filled_up
 from ..method import Method
@@ -93,6 +94,7 @@ def csc(
     checks.check_images(images)
     method = resolve_chain(method, model)
     alone = of_images(method, images, np.arange(1))
+    require(model, images, method)
     first = read_for(model, images[:1], alone)
     graph = first.graph
     start_name = start or output_layer(graph)

@@ -22,6 +22,7 @@ from .._progress import track
 from .._results import Results, key_text
 from ..baselines import of_images
 from ..chain import ChainOperator, chains, links, one_example
+from ..claims import require
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer
@@ -83,6 +84,7 @@ def singular_values(
     method = resolve_chain(method, model)
     checks.check_images(images)
     checks.check_least(1, k=k)
+    require(model, images, method)
     rows = []
     for i in track(range(len(images)), f"singular values, {method.name}"):
         at = of_images(method, images, np.array([i]))
@@ -201,6 +203,7 @@ def lyapunov(
     method = resolve_chain(method, model)
     checks.check_images(images)
     checks.check_least(1, k=k)
+    require(model, images, method)
     rows = []
     for i in track(range(len(images)), f"Lyapunov exponents, {method.name}"):
         reading = one_example(model, images[i : i + 1], method)

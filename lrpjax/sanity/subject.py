@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _jobs, checks
 from ..baselines import of_images
+from ..claims import require
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import Explainer, resolve
@@ -64,6 +65,7 @@ class Subject:
                     "images[None]."
                 ) from error
             raise
+        require(model, images, self.method)
         program = self.reading.graph.program
         shape = (len(images), *program.shape(program.outputs[0])[1:])
         checks.check_target(target, shape)
