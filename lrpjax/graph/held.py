@@ -73,6 +73,11 @@ class Walk:
         if one != other:
             self._parent[other] = one
 
+    @property
+    def seen(self) -> set[Axis]:
+        """The axes of which something may be said."""
+        return {*self._parent, *self._parent.values(), *self.features, *self.places}
+
     def resized(self, axis: Axis, size: int) -> Axis:
         """An axis of another length that holds the same kind of thing."""
         made = self.new(size)

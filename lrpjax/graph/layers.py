@@ -12,7 +12,7 @@ import numpy as np
 
 from .activations import GATES, NON_NEGATIVE, Activation, find_activation, uniform_values
 from .attention import find_norm, find_softmax, is_product
-from .axes import Axes, Examples, find_axes
+from .axes import Axes, Layout, find_axes
 from .fold import SUMS, Affine, find_affine, rounds
 from .names import LINEAR, assign_names
 from .program import Eqn, Program
@@ -45,7 +45,7 @@ class Layer:
     first, last: no other linear layer lies between the input and this one, or above it.
     non_negative: its inputs cannot be negative.
     feature: the axis of its (first) input's features, or None.
-    examples: where the examples of its (first) input are, None if that is not known.
+    layout: what the axes of its (first) input hold, None if that is not known.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Layer:
     last: bool = False
     non_negative: bool = False
     feature: int | None = None
-    examples: Examples | None = None
+    layout: Layout | None = None
 
     @property
     def primitive(self) -> str:
@@ -259,7 +259,7 @@ def _describe(
                 last=layer.outputs in last,
                 non_negative=non_negative,
                 feature=axes.feature[layer.inputs[0]],
-                examples=axes.examples[layer.inputs[0]],
+                layout=axes.layout[layer.inputs[0]],
             )
         )
     return described

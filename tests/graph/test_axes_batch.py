@@ -164,8 +164,8 @@ def test_examples_apart_are_read_and_their_axis_is_found(model, x, batch):
     assert not effects(model, x, batch or 0)
     value = found.program.outputs[0]
     assert found.axes.batch[value] == batch
-    examples = found.axes.examples[value]
-    assert np.prod([examples.shape[i] for i in examples.axes]) == len(x)
+    layout = found.axes.layout[value]
+    assert np.prod([layout.shape[i] for i in layout.batch]) == len(x)
 
 
 def centred(x, axis=0):
@@ -280,7 +280,7 @@ UNBATCHED = {
 def test_one_example_without_a_batch_is_read(model, x):
     axes = graph(model, x).axes
     assert axes.mixes is None and set(axes.batch.values()) == {None}
-    assert all(examples.axes == () for examples in axes.examples.values())
+    assert all(layout.batch == () for layout in axes.layout.values())
 
 
 def test_what_reaches_no_output_mixes_nothing():
@@ -326,7 +326,7 @@ def test_the_axes_behind_an_unknown_primitive_are_not_known():
     found = graph(lambda x: jnp.linalg.cholesky(square(x)), X)
     value = next(e.outputs[0] for e in found.program.eqns if e.name == "cholesky")
     assert primitives.of("cholesky") is primitives.UNKNOWN
-    assert found.axes.batch[value] is None and found.axes.examples[value] is None
+    assert found.axes.batch[value] is None and found.axes.layout[value] is None
 
 
 def test_every_rule_of_axes_is_of_a_row_and_every_row_has_a_rule():
