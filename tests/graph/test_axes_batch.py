@@ -115,6 +115,11 @@ APART = {  # models that keep their examples apart, and where the batch of the o
         X,
         0,
     ),
+    "three views, the second": (
+        lambda x: jnp.concatenate([jnp.concatenate([x, 2 * x]), 3 * x])[4:8] @ W,
+        X,
+        0,
+    ),
     "two views, split": (lambda x: sum(jnp.split(relu(jnp.tile(x, (2, 1)) @ W), 2)), X, 0),
     "repeated": (lambda x: relu(jnp.repeat(x, 2, 0) @ W).reshape(4, 2, 3).sum(1), X, 0),
     "one token each": (lambda x: (x @ W)[jnp.arange(4), jnp.array([0, 2, 4, 1])], TOKENS, 0),
@@ -218,6 +223,11 @@ MIXED = {  # what mixes the examples, by the primitive that does
         X,
     ),
     "one set to another": ("scatter", lambda x: x.at[0].set(x[1]) @ W, X),
+    "views of other examples": (
+        "slice",
+        lambda x: (lambda v: v[:4] - v[3:7])(jnp.concatenate([x, 2 * x])) @ W,
+        X,
+    ),
     "another order": ("stack", lambda x: jnp.stack([x[i] @ W for i in (1, 0, 2, 3)]), X),
     "carried on": ("add", lambda x: lax.scan(lambda h, a: (h + a,) * 2, jnp.zeros(3), x)[1], X),
     "spectrum": ("fft", lambda x: jnp.fft.fft(x, axis=0).real @ W, X),
