@@ -8,21 +8,29 @@ which of them are features and which are places.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 from . import primitives
 from .axis_rules import RULES
-from .factors import BATCH, Factor, core, digits
+from .factors import BATCH, Axis, Factor, core, digits, length
 from .held import Held, Walk, has_batch
 from .program import Eqn, Program
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Where the examples of a value are: on these axes of it, reshaped to `shape`. One on none."""
+class Layout:
+    """What the axes of a value hold, once it is reshaped to `shape`, which takes merged ones apart.
+
+    batch, features, places: positions of the axes that number examples (none for a single one),
+    features, and where they are.
+    """
 
     shape: tuple[int, ...]
-    axes: tuple[int, ...]
+    batch: tuple[int, ...]
+    features: tuple[int, ...]
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,10 @@ class Mixing:
 class Axes:
     """For each input-dependent value, the positions of its batch and its feature axis or None.
 
-    batch: None also where the batch is one axis with others; see `examples`.
+    batch: None also where the batch is one axis with others; see `layout`.
     features: all of its feature axes, such as heads and what each holds; never the spatial axes of
     a convolution, which are its places.
-    examples: None where the axes could not be followed.
+    layout: None where the axes could not be followed.
     mixes: what makes one example's output depend on others, if anything does.
     """
 
@@ -51,7 +59,7 @@ class Axes:
     feature: dict[int, int | None]
     features: dict[int, tuple[int, ...]]
     places: dict[int, tuple[int, ...]]
-    examples: dict[int, Examples | None]
+    layout: dict[int, Layout | None]
     mixes: Mixing | None
 
 
@@ -73,20 +81,36 @@ def find_axes(program: Program) -> Axes:
 
     batched = _has_batch(program, held, size)
     is_batch = lambda axis: batched and has_batch(axis)
-    features = {walk.root(axis) for axis in walk.features}
     places = {walk.root(axis) for axis in walk.places}
+    features = {walk.root(axis) for axis in walk.features} - places
 
     def positions(value: int, wanted: set) -> tuple[int, ...]:
         axes = enumerate(held[value].axes)
         return tuple(i for i, a in axes if walk.root(a) in wanted and not is_batch(a))
 
-    channels = {value: positions(value, features - places) for value in held}
+    pieces = _pieces(walk, features | places)
+
+    def layout(h: Held) -> Layout:
+        whole = [[a] if walk.root(a) in features else _apart(a, pieces, is_batch) for a in h.axes]
+        axes = list(chain.from_iterable(whole))
+        at = lambda said: tuple(i for i, a in enumerate(axes) if said(a))
+        return Layout(
+            tuple(map(length, axes)),
+            at(is_batch),
+            at(lambda a: walk.root(a) in features and not is_batch(a)),
+            at(lambda a: walk.root(a) in places and not is_batch(a)),
+        )
+
+    channels = {value: positions(value, features) for value in held}
     return Axes(
         batch={value: _batch_axis(h) if batched else None for value, h in held.items()},
         feature={value: (None, *found)[-1] for value, found in channels.items()},
         features=channels,
         places={value: positions(value, places) for value in held},
-        examples={value: _examples(h, batched, size) for value, h in held.items()},
+        layout={
+            value: None if h.unknown and batched and size > 1 else layout(h)
+            for value, h in held.items()
+        },
         mixes=_mixing(program, held, size) if batched else None,
     )
 
@@ -140,9 +164,24 @@ def _batch_axis(held: Held) -> int | None:
     return found[0] if len(found) == 1 and len(core(held.axes[found[0]])) == 1 else None
 
 
-def _examples(held: Held, batched: bool, size: int) -> Examples | None:
-    if held.unknown and batched and size > 1:
-        return None
-    factors = [f for axis in held.axes for f in core(axis)]
-    of_batch = tuple(i for i, f in enumerate(factors) if batched and f.label == BATCH)
-    return Examples(tuple(f.size for f in factors), of_batch)
+def _pieces(walk: Walk, said: set[Axis]) -> dict[int, list[Factor]]:
+    """The factors of which something is said, by their label, the innermost first."""
+    found: dict[int, list[Factor]] = {}
+    for axis in walk.seen:
+        if len(axis) == 1 and walk.root(axis) in said:
+            found.setdefault(axis[0].label, []).append(axis[0])
+    return {label: sorted(fs, key=lambda f: (f.stride, f.size)) for label, fs in found.items()}
+
+
+def _apart(axis: Axis, pieces: dict[int, list[Factor]], is_batch: Callable) -> list[Axis]:
+    """An axis taken apart: into its factors, and these into pieces of which something is said."""
+    found: list[Axis] = []
+    for f in core(axis):
+        inner, stride = list[Axis](), f.stride
+        for piece in pieces.get(f.label, []):
+            if piece.stride == stride and piece.size <= f.size * f.stride // stride:
+                inner.insert(0, (piece,))
+                stride *= piece.size
+        complete = stride == f.stride * f.size and not is_batch((f,))
+        found.extend(inner if complete else [(f,)])
+    return found

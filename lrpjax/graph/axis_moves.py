@@ -149,14 +149,14 @@ def _joined(walk: Walk, eqn: Eqn, parts: Operands, at: int) -> Held:
             walk.alike(axis, h.axes[at])
     elif whole and (run := _in_order(found, at)):
         axis, example = run, found[0].example
-    elif whole and len({h.owners for h in found}) == 1:  # copies
-        axis = (*walk.new(len(parts)), *found[0].axes[at])
+    elif whole and (copied := _copied(found, at)):
+        axis = (*walk.new(shape[at] // length(copied)), *copied)
     else:
         found = [replace(h, mixed=h.mixed or eqn) for h in found]
     free = [
         replace(
             h,
-            axes=(*h.axes[:at], None, *h.axes[at + 1 :]),
+            axes=(*h.axes[:at], (), *h.axes[at + 1 :]),
             example=h.example if example is None else example,
         )
         for h in found
@@ -165,11 +165,23 @@ def _joined(walk: Walk, eqn: Eqn, parts: Operands, at: int) -> Held:
     return replace(met, axes=(*met.axes[:at], axis, *met.axes[at + 1 :]))
 
 
-def _in_order(parts: Sequence[Held], at: int) -> Axis | None:
+def _copied(parts: Sequence[Any], at: int) -> Axis | None:
+    """The axis that all parts hold, some of them several times, if they do."""
+    inner = []
+    for h in parts:
+        axis = core(h.axes[at])
+        first = next((i for i, f in enumerate(axis) if f.label == BATCH), len(axis))
+        inner.append(axis[first:])
+    same = len({(h.example, length(a), digits(a)) for h, a in zip(parts, inner, strict=True)}) == 1
+    return inner[0] if same and inner[0] else None
+
+
+def _in_order(parts: Sequence[Any], at: int) -> Axis | None:
     """The axis on which the examples of the parts follow one another, if they do."""
-    if any(h.example is None for h in parts) or len(parts) < 2:
+    if len(parts) < 2:
         return None
-    heads, rests = [], []
+    heads: list[Factor | None] = []
+    rests: list[Axis] = []
     for h in parts:
         head, *rest = core(h.axes[at])
         several = head.label == BATCH and head.size > 1
@@ -179,10 +191,10 @@ def _in_order(parts: Sequence[Held], at: int) -> Axis | None:
     strides = {head.stride for head in heads if head} or {second - first}
     (stride, *others) = strides
     following = first
-    for h, head in zip(parts, heads, strict=True):
+    for h, run in zip(parts, heads, strict=True):
         if h.example != following:
             return None
-        following += stride * (head.size if head else 1)
+        following += stride * (run.size if run else 1)
     fits = len({(length(rest), digits(rest)) for rest in rests}) == 1
     if others or stride <= 0 or not fits:
         return None
@@ -263,7 +275,7 @@ def placed(eqn: Eqn, held: Held, to: dict[int, int], rank: int, idle: Sequence[i
     that have no place and are not idle."""
     others = [i for i in range(len(held.axes)) if i not in to and i not in idle]
     held = acting(eqn, held, others)
-    axes: list[Axis | None] = [None] * rank
+    axes: list[Axis] = [()] * rank
     for i, k in to.items():
         axes[k] = held.axes[i]
     return replace(held, axes=tuple(axes))

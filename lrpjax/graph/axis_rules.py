@@ -138,9 +138,7 @@ def dot(walk: Walk, eqn: Eqn, held: Operands) -> Held:
     met = walk.meet(eqn, operands, shape)
     if None in operands:
         (operand,) = [h for h in operands if h is not None]
-        walk.features.update(
-            core(a) for a, b in zip(met.axes, operand.axes, strict=True) if b is None
-        )
+        walk.features.update(core(a) for a, b in zip(met.axes, operand.axes, strict=True) if not b)
     return met
 
 

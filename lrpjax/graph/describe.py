@@ -30,7 +30,7 @@ def describe(
             non_negative=positive.issuperset(layer.inputs),
             feature=axes.feature[layer.inputs[0]],
             batch=axes.batch[layer.outputs[0]],
-            examples=axes.examples[layer.inputs[0]],
+            layout=axes.layout[layer.inputs[0]],
         )
         for place, layer in enumerate(layers)
     ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 BATCH = 0  # the label of the examples
 
@@ -33,9 +34,11 @@ def length(axis: Axis) -> int:
 
 
 def core(axis: Axis) -> Axis:
-    """The axis without factors of size 1 (unless it has no other), pieces put together."""
+    """The axis without factors of size 1, pieces put together. Where there is no other factor, it
+    is those of size 1, or the one of them that is the batch."""
+    long = [f for f in axis if f.size > 1]
     joined: list[Factor] = []
-    for f in [f for f in axis if f.size > 1] or axis:
+    for f in long or [f for f in axis if f.label == BATCH] or axis:
         last = joined[-1] if joined else None
         if last and last.label == f.label and last.stride == f.stride * f.size:
             joined[-1] = Factor(f.label, f.stride, last.size * f.size)
@@ -80,7 +83,7 @@ def reshaped(axes: Sequence[Axis], shape: Sequence[int], new: New) -> tuple[list
     while len(made) < len(shape):
         size = shape[len(made)]
         if size == 1:
-            made.append((left.pop(0),) if left and left[0].size == 1 else new(1))
+            _place_ones(left, shape, made, new)
         elif (found := _front(left, size)) is not None:
             taken, left = found
             made.append(taken)
@@ -96,6 +99,28 @@ def reshaped(axes: Sequence[Axis], shape: Sequence[int], new: New) -> tuple[list
     if made and left:  # factors of size 1 that no axis of size 1 took
         made[-1] = (*made[-1], *left)
     return made, tuple(torn)
+
+
+def _place_ones(left: list[Factor], shape: Sequence[int], made: list[Axis], new: New) -> None:
+    """Makes the run of axes of size 1 that comes next, of the factors of size 1 that do.
+
+    The batch comes first. Of the others the last find a place: vmap joins the batch with the
+    axis of size 1 that stands behind it, where there is one.
+    """
+    room = len(list(takewhile(lambda n: n == 1, shape[len(made) :])))
+    ones = list(takewhile(lambda f: f.size == 1, left))
+    del left[: len(ones)]
+    if ones and ones[0].label == BATCH:
+        made.append((ones.pop(0),))
+        room -= 1
+    spare = max(len(ones) - room, 0)
+    if made:
+        made[-1] = (*made[-1], *ones[:spare])
+    else:
+        left[:0] = ones[:spare]
+    ones = ones[spare:]
+    made.extend(new(1) for _ in range(room - len(ones)))
+    made.extend((one,) for one in ones)
 
 
 def _front(factors: list[Factor], size: int) -> tuple[Axis, list[Factor]] | None:
@@ -140,10 +165,6 @@ def sliced(axis: Axis, first: int, count: int, step: int, new: New) -> tuple[Axi
 def kept_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[int, int]]:
     """Pairs (old axis, new axis) that a reshape leaves alone."""
     of_no_label = lambda size: (Factor(-1, 1, size),)
-    axes, _ = reshaped([(Factor(i, 1, n),) for i, n in enumerate(old)], new, of_no_label)
-    whole = [core(axis) for axis in axes]
-    return [
-        (axis[0].label, j)
-        for j, axis in enumerate(whole)
-        if len(axis) == 1 and axis[0].label >= 0 and axis[0].size == old[axis[0].label]
-    ]
+    axes, _ = reshaped([(Factor(i + 1, 1, n),) for i, n in enumerate(old)], new, of_no_label)
+    found = [(axis[0].label - 1, j, axis) for j, a in enumerate(axes) if len(axis := core(a)) == 1]
+    return [(i, j) for i, j, axis in found if i >= 0 and axis[0].size == old[i]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 from .factors import BATCH, Axis, Factor, core, digits, length
 from .program import Eqn, Program
@@ -19,7 +20,7 @@ from .program import Eqn, Program
 class Held:
     """What is known of a value.
 
-    axes: None for one along which it is repeated, as an operand that meets another.
+    axes: () for one along which it is repeated, as an operand that meets another.
     example: the number of the example that its first entry depends on, None if it depends on no
     example (or on all of them alike: an input without a batch).
     mixed: the first equation that made one of its entries depend on several examples.
@@ -27,7 +28,7 @@ class Held:
     unknown: whether the axes could not be followed.
     """
 
-    axes: tuple[Axis | None, ...]
+    axes: tuple[Axis, ...]
     example: int | None = None
     mixed: Eqn | None = None
     cut: Eqn | None = None
@@ -36,10 +37,10 @@ class Held:
     @property
     def owners(self) -> tuple:
         """Which example each entry depends on: equal for two values if and only if that is."""
-        return (self.example, *(digits(axis or ()) for axis in self.axes))
+        return (self.example, *map(digits, self.axes))
 
 
-Operands = Sequence[Held | None]  # None for a constant
+Operands = Sequence[Any]  # of Held, or None for a constant
 
 
 class Walk:
@@ -73,6 +74,11 @@ class Walk:
         if one != other:
             self._parent[other] = one
 
+    @property
+    def seen(self) -> set[Axis]:
+        """The axes of which something may be said."""
+        return {*self._parent, *self._parent.values(), *self.features, *self.places}
+
     def resized(self, axis: Axis, size: int) -> Axis:
         """An axis of another length that holds the same kind of thing."""
         made = self.new(size)
@@ -101,7 +107,7 @@ class Walk:
         known = [h for h in held if h.example is not None]
         axes = []
         for i, size in enumerate(shape):
-            found = [a for h in [*known, *held] if (a := h.axes[i]) is not None]
+            found = [a for h in [*known, *held] if (a := h.axes[i])]
             best = next((a for a in found if has_batch(a)), found[0] if found else self.new(size))
             for other in found:
                 self.alike(best, other)
@@ -125,7 +131,7 @@ def has_batch(axis: Axis) -> bool:
 
 def acting(eqn: Eqn, held: Held, dims: Iterable[int]) -> Held:
     """The value, mixed if the equation works along an axis that has several examples on it."""
-    mixes = held.mixed is None and any(digits(held.axes[i] or ()) for i in dims)
+    mixes = held.mixed is None and any(digits(held.axes[i]) for i in dims)
     return replace(held, mixed=eqn) if mixes else held
 
 
@@ -135,4 +141,4 @@ def out_shape(walk: Walk, eqn: Eqn) -> tuple[int, ...]:
 
 def as_number(held: Held | None, rank: int) -> Held | None:
     """A value without axes as an operand of that rank."""
-    return held and (replace(held, axes=(None,) * rank) if len(held.axes) != rank else held)
+    return held and (replace(held, axes=((),) * rank) if len(held.axes) != rank else held)

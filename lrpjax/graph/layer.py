@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .axes import Examples
+from .axes import Layout
 from .kinds import KINDS
 from .program import Eqn
 
@@ -21,7 +21,7 @@ class Layer:
     non_negative: its inputs cannot be negative.
     feature, batch: the axes of its (first) input's features and of its (first) output's batch, or
     None.
-    examples: where the examples of its (first) input are, None if that is not known.
+    layout: what the axes of its (first) input hold, None if that is not known.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Layer:
     non_negative: bool = False
     feature: int | None = None
     batch: int | None = None
-    examples: Examples | None = None
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         wanted = KINDS[self.kind].detail

@@ -129,20 +129,20 @@ def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
     TensorFlow round). Kim et al. 2019; Sixt et al. 2020 (98).
     Raises ValueError where it is not known which units are of one sample.
     """
-    examples = op.layer.examples
-    if examples is None:
+    layout = op.layer.layout
+    if layout is None:
         raise ValueError(
             f"RectGrad ranks the units of one example, and which these are at layer "
             f"{op.layer.name!r} ({op.layer.source}) is not known: choose another method, or write "
             "what lies below with primitives whose axes can be followed."
         )
-    numbered = examples.axes
-    units = tuple(i for i in range(len(examples.shape)) if i not in numbered)
+    numbered = layout.batch
+    units = tuple(i for i in range(len(layout.shape)) if i not in numbered)
 
     through = gradient(op, x, y)
 
     def pull(r):
-        score = (y * r).reshape(examples.shape)
+        score = (y * r).reshape(layout.shape)
         samples = jnp.moveaxis(score, numbered, range(len(numbered)))
         samples = samples.reshape(*samples.shape[: len(numbered)], -1)
         size = samples.shape[-1]

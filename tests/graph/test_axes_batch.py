@@ -115,6 +115,11 @@ APART = {  # models that keep their examples apart, and where the batch of the o
         X,
         0,
     ),
+    "three views, the second": (
+        lambda x: jnp.concatenate([jnp.concatenate([x, 2 * x]), 3 * x])[4:8] @ W,
+        X,
+        0,
+    ),
     "two views, split": (lambda x: sum(jnp.split(relu(jnp.tile(x, (2, 1)) @ W), 2)), X, 0),
     "repeated": (lambda x: relu(jnp.repeat(x, 2, 0) @ W).reshape(4, 2, 3).sum(1), X, 0),
     "one token each": (lambda x: (x @ W)[jnp.arange(4), jnp.array([0, 2, 4, 1])], TOKENS, 0),
@@ -164,8 +169,8 @@ def test_examples_apart_are_read_and_their_axis_is_found(model, x, batch):
     assert not effects(model, x, batch or 0)
     value = found.program.outputs[0]
     assert found.axes.batch[value] == batch
-    examples = found.axes.examples[value]
-    assert np.prod([examples.shape[i] for i in examples.axes]) == len(x)
+    layout = found.axes.layout[value]
+    assert np.prod([layout.shape[i] for i in layout.batch]) == len(x)
 
 
 def centred(x, axis=0):
@@ -218,6 +223,11 @@ MIXED = {  # what mixes the examples, by the primitive that does
         X,
     ),
     "one set to another": ("scatter", lambda x: x.at[0].set(x[1]) @ W, X),
+    "views of other examples": (
+        "slice",
+        lambda x: (lambda v: v[:4] - v[3:7])(jnp.concatenate([x, 2 * x])) @ W,
+        X,
+    ),
     "another order": ("stack", lambda x: jnp.stack([x[i] @ W for i in (1, 0, 2, 3)]), X),
     "carried on": ("add", lambda x: lax.scan(lambda h, a: (h + a,) * 2, jnp.zeros(3), x)[1], X),
     "spectrum": ("fft", lambda x: jnp.fft.fft(x, axis=0).real @ W, X),
@@ -280,7 +290,7 @@ UNBATCHED = {
 def test_one_example_without_a_batch_is_read(model, x):
     axes = graph(model, x).axes
     assert axes.mixes is None and set(axes.batch.values()) == {None}
-    assert all(examples.axes == () for examples in axes.examples.values())
+    assert all(layout.batch == () for layout in axes.layout.values())
 
 
 def test_what_reaches_no_output_mixes_nothing():
@@ -326,7 +336,7 @@ def test_the_axes_behind_an_unknown_primitive_are_not_known():
     found = graph(lambda x: jnp.linalg.cholesky(square(x)), X)
     value = next(e.outputs[0] for e in found.program.eqns if e.name == "cholesky")
     assert primitives.of("cholesky") is primitives.UNKNOWN
-    assert found.axes.batch[value] is None and found.axes.examples[value] is None
+    assert found.axes.batch[value] is None and found.axes.layout[value] is None
 
 
 def test_every_rule_of_axes_is_of_a_row_and_every_row_has_a_rule():
