@@ -21,9 +21,9 @@ from . import checks
 from .graph import LINEAR, Graph, Layer, bare
 from .method import Method
 from .methods import resolve_chain
-from .propagate import Chain, baselines_of
+from .propagate import Chain, Piece, baselines_of, piece
 from .reading import Reading, below, environment, output_layer, read, values_at
-from .replay import Piece, forward, piece
+from .replay import forward
 
 # What changes relevance; activations and structure pass it on.
 COMPUTING = (*LINEAR, "max_pool", "sum", "add")

@@ -27,6 +27,7 @@ Start = Literal["logit", "one"]
         "unknown",
         "input_range",
         "paired",
+        "derivative",
     ],
 )
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Method:
     or a tuple with one for each channel.
     baseline: the reference input, or None. With one (DeepLIFT) what travels are multipliers, and
     what is read out is multiplier times difference from the reference.
+    derivative: whether layers whose rule is `rules.gradient` are differentiated as JAX does the
+    model, in one piece: with its custom derivatives, stopped gradients and ties.
     paired: whether two multipliers travel, for positive and negative differences.
     patterns: what stands in the place of each layer's weights, by layer name, or None.
     """
@@ -56,6 +59,7 @@ class Method:
     unknown: Literal["error", "gradient"] = "error"
     input_range: tuple[Any, Any] | None = None
     paired: bool = False
+    derivative: bool = False
     baseline: Any = field(default=None, compare=False)
     patterns: dict[str, jax.Array] | None = field(default=None, compare=False)
 

@@ -47,10 +47,10 @@ def _lrp(
 
 
 def _backprop(name: str, start: Start, *, times_input=False, **kinds: Rule) -> Method:
-    names = "linear sum activation structure norm product softmax unknown".split()
+    """The model's derivative, but for layers of some kinds."""
+    names = "linear sum add max_pool activation structure norm product softmax unknown".split()
     everything = {kind: rule(r.gradient) for kind in names}
-    special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all)}
-    return Method(name, by_kind(**(everything | special | kinds)), start, times_input)
+    return Method(name, by_kind(**(everything | kinds)), start, times_input, derivative=True)
 
 
 _SIGNED: Shares = {"add": rule(r.add_signed), "sum": rule(r.input_times_gradient)}
@@ -249,8 +249,9 @@ def _fitted(name: str, patterns: Patterns | None) -> Patterns:
 
 
 def _with_patterns(name: str, patterns: dict[str, Any], function: Callable) -> Method:
-    made = _backprop(name, "logit", dense=rule(function), conv=rule(function))
-    return replace(made, patterns=patterns)
+    special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all)}
+    made = _backprop(name, "logit", dense=rule(function), conv=rule(function), **special)
+    return replace(made, patterns=patterns, derivative=False)
 
 
 MaxPool = Literal["complete", "gradient"]

@@ -12,10 +12,28 @@ import jax.numpy as jnp
 
 from . import checks, rules
 from ._text import columns
-from .graph import Graph, Layer, Linear, bare, is_inexact, make_op, scaled, tupled
+from .graph import (
+    Graph,
+    Layer,
+    Linear,
+    bare,
+    calls_around,
+    is_inexact,
+    make_op,
+    scaled,
+    tupled,
+)
 from .method import Method
 from .methods import resolve_chain
-from .propagate import Chain, Stage, baselines_of, one_hot, start_relevance
+from .propagate import (
+    Chain,
+    Stage,
+    baselines_of,
+    one_hot,
+    piece,
+    propagations,
+    start_relevance,
+)
 from .reading import environment, read
 from .rules import Rule
 
@@ -23,11 +41,15 @@ from .rules import Rule
 # a bias is that of outputs with no contribution of the sign they distribute over.
 _STABILISED = (rules.z, rules.epsilon, rules.gamma, rules.add_signed, rules.input_times_gradient)
 
+OPENED = " (in a custom_vjp or custom_jvp, opened)"
+
 
 @dataclass(frozen=True)
 class Plan:
     """The layers of a model in order, each with the rule that the method gives it.
 
+    A function to which the model gives a derivative of its own (`jax.custom_vjp`) is opened to be
+    read, and the rule says so: LRP follows what it computes, the gradient family its derivative.
     `print(plan)` shows the table; `plan.layers` are the layers; `plan.check(x)` tests it.
     """
 
@@ -46,12 +68,15 @@ class Plan:
     def _row(self, layer: Layer) -> dict[str, str]:
         shape = self.graph.program.shape
         found = self.method.rule_for(layer)
+        shown = f"NONE for {layer.primitive}" if found is None else str(found)
+        if any(call.foreign for call in calls_around(self.graph.program, layer.eqns)):
+            shown += OPENED
         return {
             "layer": layer.name,
             "kind": layer.detail.name if layer.kind == "activation" else layer.kind,
             "input": " + ".join(_dims(shape(v)) for v in layer.inputs),
             "output": " + ".join(_dims(shape(v)) for v in layer.outputs),
-            "rule": f"NONE for {layer.primitive}" if found is None else str(found),
+            "rule": shown,
             "source": layer.source,
         }
 
@@ -96,7 +121,8 @@ class Check:
     rows: per layer its own forward difference and its ledger: the relevance of its outputs and
     of its inputs, and where the deficit went: to the bias, to the stabiliser (each has its share of
     the denominator, as the inputs have), or dropped (an output without contributions of the sign
-    the rule distributes over, a ReLU, a gradient).
+    the rule distributes over, a ReLU, a gradient). Where the method is the model's derivative (or
+    that but for some layers), what is shown of an input has arrived there from all that read it.
     """
 
     forward_difference: float
@@ -135,6 +161,8 @@ def _example(leaf: Any) -> Any:
 def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any):
     env = environment(graph, consts, leaves)
     ledger = lambda baseline: _ledger(graph, method, env, target, baseline)
+    if method.derivative:
+        return _differences(graph, env), _arrived(graph, method, consts, leaves, env, target)
     if method.baseline is None:
         return _differences(graph, env), ledger(None)
     baselines = baselines_of(method.baseline, [env[v] for v in graph.program.inputs])
@@ -158,6 +186,26 @@ def _differences(graph: Graph, env: dict[int, Any]) -> list[jax.Array]:
         ]
         differences.append(jnp.max(jnp.stack(worst)) if worst else jnp.zeros(()))
     return differences
+
+
+def _arrived(
+    graph: Graph, method: Method, consts: list, leaves: list, env: dict[int, Any], target: Any
+) -> list:
+    """Per layer what has arrived at its outputs and inputs: a derivative is not taken in steps."""
+    output = graph.program.outputs[0]
+    values = dict.fromkeys(v for a in graph.layers for v in (*a.outputs, *a.inputs))
+    whole = piece(graph.layers, [output], tuple(values))
+    _, (propagate,) = propagations(graph, method, consts, leaves, [whole])
+    seed = start_relevance(method, env[output], one_hot(target, env[output]))
+    found = propagate({output: seed})
+    none = jnp.zeros(())
+    rows = []
+    for layer in graph.layers:
+        total_out, total_in = (
+            _total([found[v] for v in values]) for values in (layer.outputs, layer.inputs)
+        )
+        rows.append((total_out, total_in, none, none, total_out - total_in))
+    return rows
 
 
 def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, baseline: Any) -> list:

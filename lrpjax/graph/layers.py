@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -15,7 +14,7 @@ from .attention import find_norm, find_softmax, is_product
 from .axes import Axes, find_axes
 from .fold import SUMS, Affine, find_affine, rounds
 from .names import LINEAR, assign_names
-from .program import Eqn, Program
+from .program import Eqn, Program, text
 from .registry import REGISTERED
 from .trace import INFERENCE
 
@@ -84,7 +83,7 @@ class Graph:
         self.layers: tuple[Layer, ...] = assign_names(program, paths, described)
         given = tuple(layer.detail for layer in self.layers if layer.kind == "unknown")
         named = tuple((layer.name, layer.kind) for layer in self.layers)
-        self._key = (fold, _text(program), named, given)
+        self._key = (fold, text(program), named, given)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -95,16 +94,6 @@ class Graph:
     @property
     def by_name(self) -> dict[str, Layer]:
         return {layer.name: layer for layer in self.layers}
-
-
-def _text(program: Program) -> str:
-    """The program in full, as text: what two traces of the same model have in common."""
-    literals = [(v, value.dtype.str, value.tobytes()) for v, value in program.literals.items()]
-    with np.printoptions(threshold=sys.maxsize):
-        eqns = [(e.name, e.inputs, e.outputs, str(e.params)) for e in program.eqns]
-    avals = [(a.shape, str(a.dtype)) for a in program.avals]
-    ends = (program.consts, program.inputs, program.outputs)
-    return repr((literals, eqns, avals, ends))
 
 
 def _find_layers(program: Program, uniform: dict[int, Any], fold: bool) -> list[Layer]:
