@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os.path import dirname, join
+from typing import Any
 
 import jax
 from jax.extend import core, source_info_util
@@ -32,6 +33,14 @@ CALLS = {
     "custom_vjp_call_jaxpr",
 }
 
+# Of these, those that have a derivative of their own.
+CUSTOM = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+
+# Calls that say how their body is run (memory, a loop) and are not merely another way to write it.
+RUNS = {"checkpoint", "remat", "remat2", "scan"}
+
+_STATELESS = ("nn", "numpy", "scipy", join("lax", "other"))
+_OF_JAX = tuple(join(dirname(jax.__file__), "_src", part) for part in _STATELESS)
 _OWN = (join(dirname(__file__), "graph"), join(dirname(__file__), "reading.py"))
 
 
@@ -41,6 +50,21 @@ def call_body(eqn) -> ClosedJaxpr:
         eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if eqn.params.get(k) is not None
     )
     return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
+
+
+def bind(primitive: Any, values: Any, params: dict[str, Any]) -> Any:
+    """Applies an equation's primitive, with the equation's own parameters, to values."""
+    found = primitive.get_bind_params(params)
+    if isinstance(found, tuple):  # JAX before 0.10
+        functions, found = found
+        values = (*functions, *values)
+    return primitive.bind(*values, **found)
+
+
+def is_of_jax_itself(eqn: Any) -> bool:
+    """Whether a call is of a function that JAX defines, such as jax.nn.relu: it has no state."""
+    about = getattr(call_body(eqn).jaxpr, "debug_info", None)
+    return str(getattr(about, "func_filename", None)).startswith(_OF_JAX)
 
 
 def primitive_names() -> set[str]:

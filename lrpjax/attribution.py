@@ -12,9 +12,9 @@ import jax
 from . import checks
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
-from .propagate import explain, read_for, read_for_target
+from .propagate import explain, is_vjp, piece, read_for, read_for_target
 from .reading import below, values_at
-from .replay import forward, piece
+from .replay import forward, forward_as_it_is
 
 
 def vjp(
@@ -52,7 +52,11 @@ def vjp(
         injected = (checks.find_layer(graph, start).outputs[0],)
     captured = (*graph.program.inputs, *values_at(graph, start, inner))
     whole = piece(below(graph, start), injected, captured)
-    outputs, (pull,) = forward(graph, method, (whole,), reading.consts, reading.leaves)
+    values = reading.consts, reading.leaves
+    if start is None and not inner and is_vjp(graph, method):
+        outputs, pull = forward_as_it_is(graph, method, whole, *values)
+    else:
+        outputs, (pull,) = forward(graph, method, (whole,), *values)
     checks.check_finite(outputs, ["the model's output"] * len(outputs))
     out = jax.tree.unflatten(reading.out_tree, outputs)
     shape = RelevanceMap(

@@ -24,7 +24,8 @@ import optax
 from rich.progress import track
 
 from . import checks
-from .graph import Graph, ending, run
+from .derivative import resumed
+from .graph import Graph, ending
 from .layer_statistics import Statistics as Statistics
 from .layer_statistics import filled_up, layer_value
 from .layer_statistics import statistics as statistics
@@ -142,7 +143,7 @@ def _fit(graph, value, settings, consts, images, target, key, numbers):
 
         def cross_entropy(draw):
             z = (1 - noise) * features + noise * (mean + std * draw)
-            logits = resume(graph, env, value, z.transpose(back))[output]
+            logits = resumed(graph.program, env, {value: z.transpose(back)})[output]
             return optax.softmax_cross_entropy_with_integer_labels(logits, target)
 
         nats = information(normalised, noise).reshape(len(alpha), -1).mean(1)
@@ -193,16 +194,6 @@ def smooth(x: jax.Array, axes: Sequence[int], sigma: float) -> jax.Array:
         parts = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(taps)))
         x = sum((tap * part for tap, part in zip(taps, parts, strict=True)), jnp.zeros_like(x))
     return x
-
-
-def resume(graph: Graph, env: dict[int, Any], value: int, new: jax.Array) -> dict[int, Any]:
-    """Every value of the program with `new` in the place of one: what depends on it, run again."""
-    changed, again = {value}, []
-    for eqn in graph.program.eqns:
-        if changed.intersection(eqn.inputs):
-            changed.update(eqn.outputs)
-            again.append(eqn)
-    return run(again, env | {value: new})
 
 
 def _order(graph: Graph, value: int) -> tuple[list, int]:

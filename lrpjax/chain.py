@@ -21,9 +21,9 @@ from . import checks
 from .graph import COMPUTING, Graph, Layer
 from .method import Method
 from .methods import resolve_chain
-from .propagate import read_for
+from .propagate import Piece, piece, read_for
 from .reading import Reading, below, output_layer, values_at
-from .replay import Piece, forward, piece
+from .replay import forward
 
 MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
 _BYTES = 128 * 2**20  # of relevance at the largest layer, propagated at once

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._compat import outside_traces
-from .graph import Graph, Layer, ending, is_inexact
+from .graph import Graph, Layer, calls_around, ending, is_inexact
 from .method import Method
 from .rules import Rule, nothing
 from .rules import rule as make_rule
@@ -135,9 +135,12 @@ def check_known(what: str, name: str, known: Collection[str]) -> None:
 def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rule]:
     """Each layer's rule; NotImplementedError for the first layer that has none."""
     for layer in layers:
-        # Reverse differentiation opens a branch, but no loop of unknown length.
-        if layer.kind == "control" and (
-            method.composite(layer) is None or layer.primitive == "while"
+        # Reverse differentiation opens a branch, but no loop of unknown length; a function with a
+        # derivative of its own may have one.
+        if (
+            layer.kind == "control"
+            and (method.composite(layer) is None or layer.primitive == "while")
+            and not (method.derivative and calls_around(graph.program, layer.eqns))
         ):
             raise NotImplementedError(
                 f"Data-dependent control flow ({layer.primitive}) at {layer.source} lies between "

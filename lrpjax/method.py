@@ -31,6 +31,7 @@ Colour = Literal["sum", "max-abs"]
         "colour",
         "sparse",
         "needs_cuts",
+        "derivative",
     ],
 )
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Method:
     or a tuple with one for each channel.
     baseline: what inputs are compared with (`baselines.Baseline`), or None. With one (DeepLIFT)
     what travels are multipliers, and what is read out is multiplier times difference from it.
+    derivative: whether layers whose rule is `rules.gradient` are differentiated as JAX does the
+    model, in one piece: with its custom derivatives, stopped gradients and ties.
     paired: whether two multipliers travel, for positive and negative differences.
     colour: how a map is reduced to one value for each pixel before maps are compared: what the
     paper takes (appendix). sparse: whether all but a few entries of a map are zero.
@@ -67,6 +70,7 @@ class Method:
     colour: Colour = "sum"
     sparse: bool = False
     needs_cuts: bool = False
+    derivative: bool = False
     baseline: Any = field(default=None, compare=False)
     patterns: dict[str, jax.Array] | None = field(default=None, compare=False)
 

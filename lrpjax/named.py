@@ -57,12 +57,11 @@ def _lrp(
     return Method(name, or_else(first_layer(first), below) if first else below)
 
 
-def backprop(name: str, start: Start, *, colour: Colour = "sum", **kinds: Rule) -> Method:
-    """The layers' derivatives, but for the kinds with a rule of their own."""
-    everything = {kind: rule(r.gradient) for kind in KINDS}
-    special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all), "control": None}
-    composite = for_every_kind(**(everything | special | kinds))
-    return Method(name, composite, start, colour=colour)
+def backprop(name: str, start: Start, *, colour: Colour = "sum", **kinds: Rule | None) -> Method:
+    """The model's derivative, but for the kinds with a rule of their own."""
+    everything = {kind: rule(r.gradient) for kind in KINDS} | {"control": None}
+    composite = for_every_kind(**(everything | kinds))
+    return Method(name, composite, start, colour=colour, derivative=True)
 
 
 _SIGNED: Shares = {"add": rule(r.add_signed), "sum": rule(r.input_times_gradient)}

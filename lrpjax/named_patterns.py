@@ -11,7 +11,7 @@ from .entries import named
 from .method import Method
 from .named import SEEN, backprop
 from .patterns import Patterns
-from .rules import moved, rule
+from .rules import rule
 
 
 @named(
@@ -61,5 +61,7 @@ def _fitted(name: str, patterns: Patterns | None) -> Patterns:
 
 
 def _with_patterns(name: str, patterns: dict[str, Any], function: Callable) -> Method:
-    made = backprop(name, "logit", dense=rule(function), conv=rule(function), structure=rule(moved))
-    return replace(made, patterns=patterns)
+    own = {"dense": rule(function), "conv": rule(function), "structure": rule(r.moved)}
+    special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all)}
+    made = backprop(name, "logit", **own, **special)
+    return replace(made, patterns=patterns, derivative=False)

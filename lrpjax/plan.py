@@ -14,17 +14,29 @@ from . import checks
 from ._text import columns
 from .baselines import rows_of
 from .claims import FOLDED, Claim, tested
-from .graph import Graph, Layer, Linear, bare, decision, scaled
+from .graph import Graph, Layer, Linear, bare, calls_around, decision, scaled
 from .method import Method
 from .methods import resolve_chain
-from .propagate import Chain, Stage, one_hot, read_for, start_relevance
+from .propagate import (
+    Chain,
+    Stage,
+    one_hot,
+    piece,
+    propagations,
+    read_for,
+    start_relevance,
+)
 from .reading import environment, read
+
+OPENED = " (in a custom_vjp or custom_jvp, opened)"
 
 
 @dataclass(frozen=True)
 class Plan:
     """The layers of a model in order, each with the rule that the method gives it.
 
+    A function to which the model gives a derivative of its own (`jax.custom_vjp`) is opened to be
+    read, and the rule says so: LRP follows what it computes, the gradient family its derivative.
     `print(plan)` shows the table; `plan.layers` are the layers; `plan.check(x)` tests it.
     """
 
@@ -55,7 +67,8 @@ class Plan:
     def _rule(self, layer: Layer) -> str:
         found = self.method.rule_for(layer)
         if found is not None:
-            return str(found)
+            around = calls_around(self.graph.program, layer.eqns)
+            return str(found) + (OPENED if any(call.foreign for call in around) else "")
         carries = checks.carries_relevance(self.graph, layer)
         return f"NONE for {layer.primitive}" if carries else "nothing"
 
@@ -101,7 +114,8 @@ class Check:
     rows: per layer its own forward difference and its ledger: the relevance of its outputs and
     of its inputs, and where the deficit went: to the bias, to the stabiliser (each has its share of
     the denominator, as the inputs have), or dropped (an output without contributions of the sign
-    the rule distributes over, a ReLU, a gradient).
+    the rule distributes over, a ReLU, a gradient). Where the method is the model's derivative (or
+    that but for some layers), what is shown of an input has arrived there from all that read it.
     claims: what the reading says of the model, each with what was found on the data.
     """
 
@@ -142,10 +156,32 @@ def _example(leaf: Any) -> Any:
 def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any):
     env = environment(graph, consts, leaves)
     ledger = lambda baseline: _ledger(graph, method, env, target, baseline)
+    if method.derivative:
+        return _arrived(graph, method, consts, leaves, env, target)
     if method.baseline is None:
         return ledger(None)
     baselines = rows_of(method.baseline, [env[v] for v in graph.program.inputs])
     return jax.tree.map(lambda r: r.mean(0), jax.lax.map(ledger, baselines))
+
+
+def _arrived(
+    graph: Graph, method: Method, consts: list, leaves: list, env: dict[int, Any], target: Any
+) -> list:
+    """Per layer what has arrived at its outputs and inputs: a derivative is not taken in steps."""
+    output = graph.program.outputs[0]
+    values = dict.fromkeys(v for a in graph.layers for v in (*a.outputs, *a.inputs))
+    whole = piece(graph.layers, [output], tuple(values))
+    _, (propagate,) = propagations(graph, method, consts, leaves, [whole])
+    seed = start_relevance(method, env[output], one_hot(target, env[output]))
+    found = propagate({output: seed})
+    none = jnp.zeros(())
+    rows = []
+    for layer in graph.layers:
+        total_out, total_in = (
+            _total([found[v] for v in values]) for values in (layer.outputs, layer.inputs)
+        )
+        rows.append((total_out, total_in, none, none, total_out - total_in))
+    return rows
 
 
 def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, baseline: Any) -> list:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from . import checks
 from .baselines import check_baselines, rows_of
+from .derivative import Relevance, derivative, stands_as_it_is
 from .graph import (
     Eqn,
     Graph,
@@ -30,11 +31,10 @@ from .graph import (
     weighed,
 )
 from .method import Method
-from .reading import Reading, below, environment, read
+from .reading import Reading, as_number, below, environment, read
 from .rules import Rule
 from .rules.rule import negative, positive, signs
 
-Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
 Sums = dict[int, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the place of the layer
 
 
@@ -168,6 +168,66 @@ class Chain:
         return {v: self.read_out(v, r) for v, r in travelling.items()}
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a chain: the layers that relevance passes (by place, so that equal readings have
+    equal pieces), the values at which it is injected, and those at which it is read."""
+
+    layers: tuple[int, ...]
+    injected: tuple[int, ...]
+    captured: tuple[int, ...]
+
+
+def piece(layers: Sequence[Layer], injected: Sequence[int], captured: Sequence[int]) -> Piece:
+    return Piece(tuple(layer.place for layer in layers), tuple(injected), tuple(captured))
+
+
+def propagations(
+    graph: Graph,
+    method: Method,
+    consts: Sequence[Any],
+    leaves: Sequence[Any],
+    pieces: Sequence[Piece],
+    *,
+    as_is: bool = False,
+) -> tuple[dict[int, Any], list[Callable[[Relevance], Relevance]]]:
+    """The values at which relevance is injected and the model's outputs, and for each piece the
+    map from relevance at its injected values to relevance at those where it is read (and others).
+
+    as_is: as in `derivative`; other methods have but one way.
+    """
+    parts = [[graph.layers[place] for place in part.layers] for part in pieces]
+    if not method.derivative:
+        passed = {place for part in pieces for place in part.layers}
+        env, sums = values_for(
+            graph, method, consts, leaves, [a for a in graph.layers if a.place in passed]
+        )
+        return env, [chain(graph, method, env, part, sums) for part in parts]
+    known: dict[int, Any] = {}
+    maps = []
+    for part, own in zip(pieces, parts, strict=True):
+        ruled = list(zip(own, checks.rules_for(graph, method, own), strict=True))
+        ends = (part.injected, part.captured)
+        values, pull = derivative(graph, ruled, consts, leaves, *ends, as_is=as_is)
+        known |= values
+        maps.append(_times_input(graph, leaves, pull) if method.times_input else pull)
+    return known, maps
+
+
+def is_vjp(graph: Graph, method: Method) -> bool:
+    """Whether the method propagates from the output to the input as `jax.vjp` of the model does."""
+    layers = below(graph, None)
+    if not method.derivative:
+        return False
+    rules = checks.rules_for(graph, method, layers)
+    return stands_as_it_is(graph, list(zip(layers, rules, strict=True)))
+
+
+def _times_input(graph: Graph, leaves: Sequence[Any], pull: Callable) -> Callable:
+    inputs = dict(zip(graph.program.inputs, map(as_number, leaves), strict=True))
+    return lambda r: {v: m * inputs[v] if v in inputs else m for v, m in pull(r).items()}
+
+
 def values_for(
     graph: Graph,
     method: Method,
@@ -228,6 +288,9 @@ def reached(reading: Reading, method: Method, start: str) -> set[int]:
     """
     graph = reading.graph
     seed = checks.find_layer(graph, start).outputs[0]
+    if method.derivative:
+        passed = below(graph, start)
+        return {v for layer in passed for v in (*layer.inputs, *layer.outputs)}
 
     def propagate(consts, leaves):
         env = environment(graph, consts, leaves)
@@ -293,27 +356,37 @@ def relevance_from(
     graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], seed: jax.Array
 ) -> list[jax.Array]:
     """The relevance of each input for `seed` (N, classes), times the logits if the method says."""
-    env, sums = values_for(graph, method, consts, leaves, below(graph, None))
-    return _from_output(graph, method, env, sums, seed)
+    _, propagate = _whole(graph, method, consts, leaves)
+    return propagate(seed)
 
 
 def explained(
     graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The logits (N, classes) and the relevance of each input for the target."""
-    env, sums = values_for(graph, method, consts, leaves, below(graph, None))
-    logits = env[graph.program.outputs[0]]
-    return logits, _from_output(graph, method, env, sums, one_hot(target, logits))
+    as_is = is_vjp(graph, method)
+    logits, propagate = _whole(graph, method, consts, leaves, as_is=as_is)
+    return logits, propagate(one_hot(target, logits))
 
 
 explain = jax.jit(explained, static_argnums=0)
 
 
-def _from_output(graph, method, env, sums, seed) -> list[jax.Array]:
-    output = graph.program.outputs[0]
-    seed = start_relevance(method, env[output], seed)
-    found = chain(graph, method, env, below(graph, None), sums)({output: seed})
-    return [found.get(v, jnp.zeros_like(env[v])) for v in graph.program.inputs]
+def _whole(graph, method, consts, leaves, *, as_is=False) -> tuple[jax.Array, Callable]:
+    """The logits, and the map from a seed of their shape to the relevance of each input."""
+    output, inputs = graph.program.outputs[0], graph.program.inputs
+    whole = piece(below(graph, None), [output], inputs)
+    env, (pull,) = propagations(graph, method, consts, leaves, [whole], as_is=as_is)
+    logits = env[output]
+
+    def propagate(seed):
+        found = pull({output: start_relevance(method, logits, seed)})
+        zeros = lambda leaf: jnp.zeros_like(as_number(leaf))
+        return [
+            found[v] if v in found else zeros(leaf) for v, leaf in zip(inputs, leaves, strict=True)
+        ]
+
+    return logits, propagate
 
 
 def start_relevance(method: Method, logits: jax.Array, seed: jax.Array) -> jax.Array:

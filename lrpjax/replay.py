@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,67 +12,73 @@ import jax.numpy as jnp
 
 from . import checks
 from ._compat import ClosedJaxpr, jaxpr_as_fun
-from .graph import Graph, Layer
+from .derivative import Relevance
+from .graph import Graph
 from .method import Method
-from .propagate import Relevance, Sums, chain, values_for
+from .propagate import Piece, propagations
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A part of a chain: the layers that relevance passes (by place, so that equal readings have
-    equal pieces), the values at which it is injected, and those at which it is read."""
-
-    layers: tuple[int, ...]
-    injected: tuple[int, ...]
-    captured: tuple[int, ...]
-
-
-def piece(layers: Sequence[Layer], injected: Sequence[int], captured: Sequence[int]) -> Piece:
-    return Piece(tuple(layer.place for layer in layers), tuple(injected), tuple(captured))
-
-
-@partial(jax.jit, static_argnums=(0, 2))
+@partial(jax.jit, static_argnums=(0, 2, 5))
 def forward(
-    graph: Graph, method: Method, pieces: tuple[Piece, ...], consts: list, leaves: list
+    graph: Graph,
+    method: Method,
+    pieces: tuple[Piece, ...],
+    consts: list,
+    leaves: list,
+    as_is: bool = False,
 ) -> tuple[list[jax.Array], list[jax.tree_util.Partial]]:
     """The model's outputs, and for each piece the map from a list of relevance at its injected
-    values to the list of relevance at those it reads (zeros where none arrives)."""
+    values to the list of relevance at those it reads (zeros where none arrives).
+
+    as_is: as in `propagations`.
+    """
     program = graph.program
-    passed = {place for piece in pieces for place in piece.layers}
-    layers = [layer for layer in graph.layers if layer.place in passed]
-    env, sums = values_for(graph, method, consts, leaves, layers)
+    env, maps = propagations(graph, method, consts, leaves, pieces, as_is=as_is)
     outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
-    return outputs, [_replay(graph, method, env, sums, piece) for piece in pieces]
+    return outputs, [_replay(env, *own) for own in zip(pieces, maps, strict=True)]
 
 
-def _replay(graph: Graph, method: Method, env: dict[int, Any], sums: Sums, piece: Piece) -> Any:
-    layers = [graph.layers[place] for place in piece.layers]
-    propagate = chain(graph, method, env, layers, sums)
+def forward_as_it_is(
+    graph: Graph, method: Method, whole: Piece, consts: list, leaves: list
+) -> tuple[list[jax.Array], jax.tree_util.Partial]:
+    """As `forward`, for a method that is `jax.vjp` of the model: `jit(jax.vjp)` to the last bit.
 
+    XLA joins other operations where a program ends, and rounds otherwise. The map is therefore one
+    program with the forward pass in it, and the outputs are of one that keeps what is needed.
+    """
+    outputs, (kept,) = forward(graph, method, (whole,), consts, leaves, True)
+    anew = Anew(kept.func.like, graph, method, whole)
+    return outputs, jax.tree_util.Partial(anew, (consts, leaves))
+
+
+def _replay(env: dict[int, Any], piece: Piece, propagate: Callable[[Relevance], Relevance]) -> Any:
     def pull(*relevance):
-        seeds: Relevance = {}
-        for v, r in zip(piece.injected, relevance, strict=True):
-            seeds[v] = seeds[v] + r if v in seeds else r
-        found = propagate(seeds)
-        return [found.get(v, jnp.zeros_like(env[v])) for v in piece.captured]
+        found = _sent(piece, propagate, relevance)
+        return [found[v] if v in found else jnp.zeros_like(env[v]) for v in piece.captured]
 
     # As a jaxpr with its constants the map is a pytree, which jit can return and cache.
     like = [jax.ShapeDtypeStruct(env[v].shape, env[v].dtype) for v in piece.injected]
     closed = jax.make_jaxpr(pull)(*like)
-    return jax.tree_util.Partial(Replay(closed.jaxpr, tuple(like)), closed.consts)
+    return jax.tree_util.Partial(Replay(tuple(like), closed.jaxpr), closed.consts)
 
 
-@dataclass(frozen=True, eq=False)
-class Replay:
-    """The propagation of relevance as a jaxpr: `replay(consts, relevance)`.
+def _sent(piece: Piece, propagate: Callable, relevance: Sequence[jax.Array]) -> Relevance:
+    """What a piece makes of relevance at its injected values, of which one may stand twice."""
+    seeds: Relevance = {}
+    for v, r in zip(piece.injected, relevance, strict=True):
+        seeds[v] = seeds[v] + r if v in seeds else r
+    return propagate(seeds)
+
+
+class Checked:
+    """A map `f(values, relevance)` that says what is wrong with relevance that it does not take.
 
     like: shape and dtype of the relevance it takes.
     """
 
-    jaxpr: Any
     like: tuple[jax.ShapeDtypeStruct, ...]
 
-    def __call__(self, consts: list[Any], relevance: Sequence[Any]) -> list[jax.Array]:
+    def __call__(self, values: Any, relevance: Sequence[Any]) -> list[jax.Array]:
         wanted = [like.shape for like in self.like]
         if [jnp.shape(r) for r in relevance] != wanted:
             raise ValueError(
@@ -83,7 +89,34 @@ class Replay:
             raise TypeError("The relevance must be real numbers, got complex ones.")
         checks.check_finite([jnp.asarray(r) for r in relevance], ["the relevance"] * len(relevance))
         cast = [jnp.asarray(r, like.dtype) for r, like in zip(relevance, self.like, strict=True)]
-        return _evaluate(self.jaxpr, consts, cast)
+        return self.run(values, cast)
+
+    def run(self, values: Any, relevance: list[jax.Array]) -> list[jax.Array]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Replay(Checked):
+    """The propagation of relevance as a jaxpr; the values are its constants."""
+
+    like: tuple[jax.ShapeDtypeStruct, ...]
+    jaxpr: Any
+
+    def run(self, values: list[Any], relevance: list[jax.Array]) -> list[jax.Array]:
+        return _evaluate(self.jaxpr, values, relevance)
+
+
+@dataclass(frozen=True)
+class Anew(Checked):
+    """`jax.vjp` of the model from its start; the values are its constants and its input."""
+
+    like: tuple[jax.ShapeDtypeStruct, ...]
+    graph: Graph
+    method: Method
+    whole: Piece
+
+    def run(self, values: tuple[list, list], relevance: list[jax.Array]) -> list[jax.Array]:
+        return _vjp(self.graph, self.method, self.whole, *values, relevance)
 
 
 def _listed(shapes: list[tuple]) -> str:
@@ -93,3 +126,10 @@ def _listed(shapes: list[tuple]) -> str:
 @partial(jax.jit, static_argnums=0)
 def _evaluate(jaxpr, consts, relevance):
     return jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*relevance)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _vjp(graph, method, whole, consts, leaves, relevance):
+    _, (pull,) = propagations(graph, method, consts, leaves, [whole], as_is=True)
+    found = _sent(whole, pull, relevance)
+    return [found[v] for v in whole.captured]

@@ -28,7 +28,7 @@ from ..graph import COMPUTING, Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
-from ..propagate import chain, reached, read_for, values_for
+from ..propagate import piece, propagations, reached, read_for
 from ..reading import Reading, below, output_layer, values_at
 from .locations import locations
 from .rays import NO_ANGLE, units
@@ -194,10 +194,10 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnums=(0, 2, 3, 4))
 def _measure(graph, method, start, names, sizes, consts, images, keys):
     vectors, at_once, over = sizes
-    env, sums = values_for(graph, method, consts, [images], below(graph, start))
-    propagate = chain(graph, method, env, below(graph, start), sums)
     seed = checks.find_layer(graph, start).outputs[0]
     values = values_at(graph, start, names)
+    whole = piece(below(graph, start), [seed], values)
+    env, (propagate,) = propagations(graph, method, consts, [images], [whole])
     batch_axis = graph.axes.batch[seed] or 0
     shape = (*env[seed].shape[:batch_axis], *env[seed].shape[batch_axis + 1 :])
     drawn = jax.vmap(lambda k: jax.random.normal(k, (vectors, *shape), env[seed].dtype))(keys)

@@ -25,11 +25,17 @@ from .patches import grid as grid
 from .patches import neuron_sums as neuron_sums
 from .patches import on_grid as on_grid
 from .patches import patch_sums as patch_sums
+from .program import Call as Call
 from .program import Eqn as Eqn
 from .program import Program as Program
+from .program import Step as Step
+from .program import as_written as as_written
+from .program import calls_around as calls_around
+from .program import custom_calls as custom_calls
 from .program import evaluate as evaluate
 from .program import is_inexact as is_inexact
 from .program import is_real as is_real
+from .program import opened as opened
 from .program import run as run
 from .program import single as single
 from .registry import REGISTERED as REGISTERED

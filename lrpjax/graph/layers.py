@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 
 from . import primitives
@@ -13,7 +11,7 @@ from .describe import describe
 from .kinds import KINDS
 from .layer import Layer
 from .names import assign_names
-from .program import Program
+from .program import Program, text
 from .recognise import constants_behind, find_layers, moves_values
 from .trace import INFERENCE
 
@@ -37,7 +35,7 @@ class Graph:
         self.layers: tuple[Layer, ...] = assign_names(program, paths, described)
         given = tuple(layer.detail for layer in self.layers if layer.kind == "unknown")
         named = tuple((layer.name, layer.kind) for layer in self.layers)
-        self._key = (fold, _text(program), named, given, tuple(sorted(program.fixed)))
+        self._key = (fold, text(program), named, given, tuple(sorted(program.fixed)))
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -61,16 +59,6 @@ class Graph:
     @property
     def by_name(self) -> dict[str, Layer]:
         return {layer.name: layer for layer in self.layers}
-
-
-def _text(program: Program) -> str:
-    """The program in full, as text: what two traces of the same model have in common."""
-    literals = [(v, value.dtype.str, value.tobytes()) for v, value in program.literals.items()]
-    with np.printoptions(threshold=sys.maxsize):
-        eqns = [(e.name, e.inputs, e.outputs, str(e.params)) for e in program.eqns]
-    avals = [(a.shape, str(a.dtype)) for a in program.avals]
-    ends = (program.consts, program.inputs, program.outputs)
-    return repr((literals, eqns, avals, ends))
 
 
 def _refuse_integers(program: Program) -> None:

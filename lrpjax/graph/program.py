@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,14 +14,20 @@ import numpy as np
 
 from .._compat import (
     CALLS,
+    CUSTOM,
+    RUNS,
     ClosedJaxpr,
     Literal,
+    bind,
     call_body,
+    core,
+    is_of_jax_itself,
     jaxpr_as_fun,
     outside_traces,
     scope,
     users_line,
 )
+from .calls import traced
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +46,76 @@ class Eqn:
         return self.primitive.name
 
 
+@dataclass(frozen=True, eq=False)
+class Own:
+    """The derivative that a function brings with it, in programs of its own.
+
+    forward: from the call's inputs to its outputs and what it keeps; backward: from what is kept
+    and the cotangents of the inexact outputs to those of the inputs in `moving`, by place.
+    arrays: for both, the numbers of the constants that they hold, in the program of the call.
+    """
+
+    forward: Program
+    backward: Program
+    arrays: tuple[tuple[int, ...], tuple[int, ...]]
+    moving: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call, closed: `eqn` stands for all that its body does.
+
+    Its outputs are written by nothing else, so that they can be told from its inputs.
+    own: the derivative that replaces that of the body; None for a call that has none.
+    foreign: whether that derivative is the model's and not one of JAX's own functions'.
+    holds: whether its body holds arrays that are not among its inputs.
+    inside: the values that are known in its body alone.
+    """
+
+    eqn: Eqn
+    body: tuple[Step, ...]
+    own: Own | None
+    foreign: bool
+    holds: bool
+    inside: frozenset[int]
+
+    @property
+    def name(self) -> str:
+        return self.eqn.name
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return self.eqn.inputs
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return self.eqn.outputs
+
+    @property
+    def scope(self) -> str:
+        return self.eqn.scope
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether it is of a function that has a derivative of its own."""
+        return self.name in CUSTOM
+
+
+Step = Eqn | Call
+
+
 @dataclass
 class Program:
     """Equations in order, from `consts` (parameters) and `inputs` (the leaves of x) to `outputs`.
 
+    eqns: with all calls opened. steps: with those closed that have a derivative of their own, or
+    say how they are run (a loop, a checkpoint).
     avals: shape and dtype of each value, by number. literals: the values written in the code.
     fixed: of the constants those that are no parameters of the model.
     """
 
     eqns: list[Eqn] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     avals: list[jax.ShapeDtypeStruct] = field(default_factory=list)
     literals: dict[int, Any] = field(default_factory=dict)
     consts: list[int] = field(default_factory=list)
@@ -89,23 +157,27 @@ class Program:
         return [v for v in eqn.inputs if v in self.active]
 
 
-def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
+def flatten(closed: ClosedJaxpr, inputs: int, *, own: bool = True) -> tuple[Program, list[Any]]:
     """Opens every call of a jaxpr and unrolls its scans.
 
     The last `inputs` arguments of `closed` are the model's input. Returns the program and the
     values of its constants that are not arguments: arrays that the function closes over,
-    each once. Equations on which no output depends are dropped.
+    each once. Equations on which no output depends are dropped. own: whether calls are told from
+    their bodies, and the derivatives that they bring with them read.
     """
     program = Program()
     arrays: list[Any] = []
     known: dict[int, int] = {}
     numbers: dict[int, Any] = {}  # whole numbers and truth values that are known before it runs
+    held = 0  # how often an array was met that is no argument
 
     def new(aval: Any) -> int:
         program.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
         return len(program.avals) - 1
 
     def constant(array) -> int:
+        nonlocal held
+        held += 1
         if id(array) not in known:
             value = known[id(array)] = new(jnp.asarray(array) if np.isscalar(array) else array)
             arrays.append(array)
@@ -114,8 +186,13 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
         return known[id(array)]
 
     def inline(
-        closed: ClosedJaxpr, arguments: Sequence[int], caller: str = "unknown", outer: str = ""
+        closed: ClosedJaxpr,
+        arguments: Sequence[int],
+        steps: list[Step],
+        caller: str = "unknown",
+        outer: str = "",
     ) -> list[int]:
+        """The outputs of a body, whose equations are added to the program and to `steps`."""
         jaxpr = closed.jaxpr
         env = dict(zip(jaxpr.constvars, map(constant, closed.consts), strict=True))
         env |= dict(zip(jaxpr.invars, arguments, strict=True))
@@ -136,42 +213,68 @@ def flatten(closed: ClosedJaxpr, inputs: int) -> tuple[Program, list[Any]]:
             # The body of a cached call (jax.nn.relu) does not know who called it.
             line = users_line(eqn) or caller
             path = "/".join(filter(None, (outer, scope(eqn))))
-            if eqn.primitive.name in CALLS:
-                outs = inline(call_body(eqn), ins, line, path)
-            elif eqn.primitive.name == "scan":
-                outs = inline(_unrolled(eqn), ins, line, path)
-            elif eqn.primitive.name == "cond" and ins[0] in numbers:
+            name = eqn.primitive.name
+            made = lambda outs, e=eqn, i=ins, s=line, p=path: Eqn(
+                e.primitive, tuple(i), tuple(outs), dict(e.params), s, p
+            )
+            if name in CALLS or name == "scan":
+                body = _unrolled(eqn) if name == "scan" else call_body(eqn)
+                if not own or name not in CUSTOM | RUNS:
+                    outs = inline(body, ins, steps, line, path)
+                else:
+                    outs = call(eqn, body, ins, steps, made)
+            elif name == "cond" and ins[0] in numbers:
                 branches = eqn.params["branches"]
                 taken = min(max(int(numbers[ins[0]]), 0), len(branches) - 1)
-                outs = inline(branches[taken], ins[1:], line, path)
+                outs = inline(branches[taken], ins[1:], steps, line, path)
             else:
                 outs = [new(var.aval) for var in eqn.outvars]
                 _note_number(eqn, ins, outs, numbers)
-                program.eqns.append(
-                    Eqn(
-                        eqn.primitive,
-                        tuple(ins),
-                        tuple(outs),
-                        dict(eqn.params),
-                        line,
-                        path,
-                    )
-                )
+                program.eqns.append(made(outs))
+                steps.append(program.eqns[-1])
             env |= dict(zip(eqn.outvars, outs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
+
+    def call(eqn, body, ins: list[int], steps: list[Step], made: Callable) -> list[int]:
+        before, inner, custom = held, list[Step](), eqn.primitive.name in CUSTOM
+        outs = inline(body, ins, inner, made(()).source, made(()).scope)
+        if custom:
+            written = {v for step in inner for v in step.outputs}
+            for i, v in enumerate(outs):
+                if v not in written or v in outs[:i]:  # a value that is handed on is copied
+                    copied = made(())
+                    outs[i] = new(program.avals[v])
+                    program.eqns.append(
+                        Eqn(COPY, (v,), (outs[i],), {}, copied.source, copied.scope)
+                    )
+                    inner.append(program.eqns[-1])
+        brought = derivative(eqn) if custom else None
+        seen = {v for step in inner for v in _known_in(step)}
+        inside = frozenset(seen.difference(ins, outs))
+        foreign = custom and not is_of_jax_itself(eqn)
+        steps.append(Call(made(outs), tuple(inner), brought, foreign, held > before, inside))
+        return outs
+
+    def derivative(eqn) -> Own | None:
+        try:
+            found = traced(eqn)
+        except Exception:  # whatever a user's rule raises, it does so again where it is needed
+            return None
+        programs = [
+            flatten(closed, len(closed.jaxpr.invars), own=False)
+            for closed in (found.forward, found.backward)
+        ]
+        numbers = [tuple(map(constant, values)) for _, values in programs]
+        (forward, _), (backward, _) = programs
+        return Own(forward, backward, (numbers[0], numbers[1]), found.moving)
 
     arguments = [new(var.aval) for var in closed.jaxpr.invars]
     split = len(arguments) - inputs
     program.inputs = arguments[split:]
-    program.outputs = inline(closed, arguments)
+    program.outputs = inline(closed, arguments, program.steps)
     program.consts = arguments[:split] + list(known.values())
-    live = set(program.outputs)
-    kept = []
-    for eqn in reversed(program.eqns):
-        if live.intersection(eqn.outputs):
-            kept.append(eqn)
-            live.update(eqn.inputs)
-    program.eqns = kept[::-1]
+    program.eqns = _live(program.eqns, program.outputs)
+    program.steps = _live(program.steps, program.outputs)
     return program, arrays
 
 
@@ -182,6 +285,49 @@ def _note_number(eqn: Any, ins: list[int], outs: list[int], numbers: dict[int, A
         with outside_traces():
             made = eqn.primitive.bind(*(numbers[v] for v in ins), **eqn.params)
         numbers.update(zip(outs, made if eqn.primitive.multiple_results else [made], strict=True))
+
+
+COPY = core.primitives.copy_p
+
+
+def _known_in(step: Step) -> Iterator[int]:
+    """The values that a step reads or writes, also inside of it."""
+    yield from (*step.inputs, *step.outputs)
+    if isinstance(step, Call):
+        yield from step.inside
+
+
+def _live(steps: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
+    """The steps on which the outputs depend, in order."""
+    live, kept = set(outputs), []
+    for step in reversed(steps):
+        if live.intersection(step.outputs):
+            kept.append(step)
+            live.update(step.inputs)
+    return kept[::-1]
+
+
+def text(program: Program) -> str:
+    """A program in full, as text: what two traces of the same model have in common."""
+    literals = [(v, value.dtype.str, value.tobytes()) for v, value in program.literals.items()]
+    with np.printoptions(threshold=sys.maxsize):
+        eqns = [(e.name, e.inputs, e.outputs, str(e.params)) for e in program.eqns]
+    avals = [(a.shape, str(a.dtype)) for a in program.avals]
+    ends = (program.consts, program.inputs, program.outputs)
+    return repr((literals, eqns, avals, ends, _calls_text(program.steps)))
+
+
+def _calls_text(steps: Sequence[Step]) -> list[Any]:
+    """What tells calls apart that have equal bodies: where they stand, and their derivatives."""
+    found = []
+    for step in steps:
+        if isinstance(step, Call):
+            own = step.own
+            rule: Any = own and (text(own.forward), text(own.backward), own.arrays)
+            if own is None and step.is_custom:  # its derivative cannot be traced: equal to none
+                rule = id(step)
+            found.append((step.name, step.inputs, step.outputs, rule, _calls_text(step.body)))
+    return found
 
 
 def _unrolled(eqn) -> ClosedJaxpr:
@@ -252,10 +398,44 @@ def unstopped(eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
     return values if eqn.name == "stop_gradient" else evaluate(eqn, values)
 
 
-def run(eqns: Sequence[Eqn], env: dict[int, Any], by: Callable = evaluate) -> dict[int, Any]:
-    """Evaluates the equations in order, from and into a copy of `env`. by: how each is."""
+def run(steps: Sequence[Step], env: dict[int, Any], by: Callable = evaluate) -> dict[int, Any]:
+    """Evaluates the steps in order, from and into a copy of `env`. by: how each is."""
     env = dict(env)
-    for eqn in eqns:
-        outs = by(eqn, [env[v] for v in eqn.inputs])
-        env.update(zip(eqn.outputs, outs, strict=True))
+    for step in steps:
+        outs = by(step, [env[v] for v in step.inputs])
+        env.update(zip(step.outputs, outs, strict=True))
     return env
+
+
+def opened(steps: Sequence[Step], is_closed: Callable[[Call], bool]) -> list[Step]:
+    """The steps with those calls opened that are not to be closed."""
+    found: list[Step] = []
+    for step in steps:
+        if isinstance(step, Call) and not is_closed(step):
+            found += opened(step.body, is_closed)
+        else:
+            found.append(step)
+    return found
+
+
+def custom_calls(steps: Sequence[Step]) -> Iterator[Call]:
+    """All calls of functions with a derivative of their own, also those inside of others."""
+    for step in steps:
+        if isinstance(step, Call):
+            if step.is_custom:
+                yield step
+            yield from custom_calls(step.body)
+
+
+def calls_around(program: Program, eqns: Sequence[Eqn]) -> list[Call]:
+    """The calls of functions with a derivative of their own in whose bodies equations stand."""
+    written = {v for eqn in eqns for v in eqn.outputs}
+    around = lambda call: written.intersection(call.inside.union(call.outputs))
+    return [call for call in custom_calls(program.steps) if around(call)]
+
+
+def as_written(step: Step, values: Sequence[Any]) -> Sequence[Any]:
+    """A step's outputs, in the model's own precision and with its own derivative."""
+    eqn = step.eqn if isinstance(step, Call) else step
+    outs = bind(eqn.primitive, values, eqn.params)
+    return outs if eqn.primitive.multiple_results else [outs]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..graph import Op
+from ..graph import Eqn, Op
 from .rule import known, stabilise
 
 Pull = Callable[[jax.Array], jax.Array]
@@ -22,12 +22,16 @@ def winner_takes_all(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     The winners are found once, in the forward pass, and kept as numbers: XLA's own gradient of
     max-pooling searches for them anew for every relevance vector.
     """
-    if op.detail.name == "reduce_max":
-        return _winner_of_axes(op.detail.params["axes"], x)
-    params = op.detail.params
-    if _tiles(x.shape, params):
-        return _winner_of_tiles(x, params["window_dimensions"])
-    return _winner_of_windows(x, params)
+    return winners(op.detail, x)
+
+
+def winners(eqn: Eqn, x: jax.Array) -> Pull:
+    """`winner_takes_all` for the equation of a maximum."""
+    if eqn.name == "reduce_max":
+        return _winner_of_axes(eqn.params["axes"], x)
+    if _tiles(x.shape, eqn.params):
+        return _winner_of_tiles(x, eqn.params["window_dimensions"])
+    return _winner_of_windows(x, eqn.params)
 
 
 @known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)

@@ -17,8 +17,8 @@ import numpy as np
 
 from .. import checks
 from .._results import key_text
+from ..derivative import resumed
 from ..graph import Graph, is_inexact, trace
-from ..graph.program import evaluate
 from ..reading import Reading, as_number, as_single, read
 
 Order = Literal["output", "input", "single"]
@@ -236,10 +236,7 @@ class Functional:
         env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
         leaves = map(as_number, jax.tree.leaves(x))
         env |= dict(zip(program.inputs, leaves, strict=True))
-        for eqn in program.eqns:
-            with jax.named_scope(eqn.scope):  # a layer without parameters is named after it
-                outs = evaluate(eqn, [env[v] for v in eqn.inputs])
-            env.update(zip(eqn.outputs, outs, strict=True))
+        env = resumed(program, env, {})  # layers without parameters are named after their scopes
         return jax.tree.unflatten(out_tree, [env[v] for v in program.outputs])
 
 

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from lrpjax import bottleneck
 from lrpjax.bottleneck import InformationBottleneck, Statistics, iba, information, smooth
+from lrpjax.derivative import resumed
 from lrpjax.reading import environment, read
 
 EXACT = 1e-10  # float64 sums of up to a few thousand terms
@@ -278,7 +279,7 @@ def test_only_what_depends_on_a_value_is_run_again(getkey):
     reading = read(residual, x, fold=True)
     graph, env = reading.graph, environment(reading.graph, reading.consts, reading.leaves)
     (value,) = (u.outputs[0] for u in graph.layers if u.kind == "dense")
-    again, (output,) = bottleneck.resume(graph, env, value, new), graph.program.outputs
+    again, (output,) = resumed(graph.program, env, {value: new}), graph.program.outputs
     np.testing.assert_allclose(again[output], np.maximum(new, 0) + 2 * x, rtol=EXACT)
     np.testing.assert_allclose(env[output], residual(x), rtol=EXACT)
     assert all(again[v] is env[v] for v in graph.program.inputs)
