@@ -290,7 +290,7 @@ def _counting(program: Program, indices: int, column: int, size: int) -> int | N
             if column < width:
                 return _counting(program, part, column, size)
             column -= width
-    numbers = _known(program, indices)
+    numbers = _known(program, indices, {})
     if numbers is None:
         return None
     for k, n in enumerate(numbers.shape[:-1]):
@@ -300,19 +300,20 @@ def _counting(program: Program, indices: int, column: int, size: int) -> int | N
     return None
 
 
-def _known(program: Program, value: int) -> np.ndarray | None:
-    """The numbers of a constant that the code writes out, by counting or as they are."""
-    if value in program.literals:
-        return program.literals[value]
+def _known(program: Program, value: int, found: dict[int, Any]) -> np.ndarray | None:
+    """The numbers of a constant that the code writes out, by counting or as they are. found: those
+    looked for before."""
     made = program.producer.get(value)
-    if made is None or value in program.active or np.prod(program.shape(value)) > _KNOWN:
-        return None
-    row = primitives.of(made.name)
-    if made.name != "iota" and not (row.is_move or row.is_entrywise):
-        return None
-    inputs = [_known(program, v) for v in made.inputs]
-    if any(v is None for v in inputs):
-        return None
-    with outside_traces():
-        found = evaluate(made, inputs)
-    return np.asarray(found[made.outputs.index(value)])
+    if value in program.literals or made is None:
+        return program.literals.get(value)
+    if value not in found:
+        found[value] = None
+        row = primitives.of(made.name)
+        small = np.prod(program.shape(value)) <= _KNOWN and value not in program.active
+        if small and (made.name == "iota" or row.is_move or row.is_entrywise):
+            inputs = [_known(program, v, found) for v in made.inputs]
+            if all(v is not None for v in inputs):
+                with outside_traces():
+                    outs = evaluate(made, inputs)
+                found[value] = np.asarray(outs[made.outputs.index(value)])
+    return found[value]

@@ -64,9 +64,11 @@ class Walk:
         return Held(tuple(map(self.new, self.program.shape(value))))
 
     def root(self, axis: Axis) -> Axis:
-        found = core(axis)
+        start = found = core(axis)
         while found in self._parent:
             found = self._parent[found]
+        if start != found:
+            self._parent[start] = found  # the way is short the next time
         return found
 
     def alike(self, a: Axis, b: Axis) -> None:
