@@ -18,6 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
 W = np.random.default_rng(1).normal(size=(3, 5)).astype("float32")

@@ -12,6 +12,8 @@ from jax import lax
 
 from lrpjax.convergence import pattern_spectrum
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Two float64 decompositions of matrices with well separated singular values.
 close = partial(np.testing.assert_allclose, rtol=1e-9)
 

@@ -15,6 +15,8 @@ from helpers.oracle_spectrum import found, link, random_patterns, ratio
 import lrpjax as lrp
 from lrpjax.convergence import PatternSpectrum, pattern_spectrum
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Two float64 decompositions of matrices with well separated singular values.
 close = partial(np.testing.assert_allclose, rtol=1e-9)
 MATRICES = ("W", "A", "W*A")

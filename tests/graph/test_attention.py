@@ -13,6 +13,8 @@ from helpers.vit import vit
 import lrpjax as lrp
 from lrpjax.reading import read
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 STABILISED = 1e-7  # where only one side adds 1e-9 (or epsilon) to a denominator
 UNIFORM = partial(lrp.methods.get, attention="uniform")
 

@@ -9,6 +9,8 @@ import lrpjax as lrp
 from lrpjax.images import bundled_images
 from lrpjax.methods import TABLE
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # One formula in two orders of summation, in float32 sums of up to 8192 terms.
 SAME = 1e-4
 

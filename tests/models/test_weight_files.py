@@ -18,6 +18,8 @@ import lrpjax as lrp
 from lrpjax.models import resnet, vgg
 from lrpjax.models.checkpoint import open_checkpoint
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 KEY = jax.random.key(0)
 
 

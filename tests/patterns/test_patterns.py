@@ -12,6 +12,8 @@ from jax import lax
 import lrpjax as lrp
 from lrpjax.images import bundled_images
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Running means of a few thousand float64 products, in another order.
 CLOSE = 1e-10
 close = partial(np.testing.assert_allclose, rtol=CLOSE, atol=CLOSE)

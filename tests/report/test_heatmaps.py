@@ -9,6 +9,8 @@ from matplotlib.text import Text
 
 from lrpjax import plots
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TOL = 1e-12  # float64, one division
 RNG_SHAPE = (3, 20, 30)
 RED, BLUE, WHITE = (127, 0, 0), (0, 0, 76), (255, 255, 255)  # ends and middle of "seismic"

@@ -10,6 +10,8 @@ from helpers import oracle
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-13  # where both sides do the same operations and may differ in their order
 STABILISED = 1e-7  # where one side has no stabiliser, which moves a denominator by 1e-9
 
