@@ -188,7 +188,7 @@ CALLS = {
 
 
 @table(("call", "wanted"), CALLS)
-def test_wrong_arguments(call, wanted):
+def test_wrong_arguments_are_named_with_what_is_taken(call, wanted):
     with refused(*wanted):
         call()
 
@@ -211,7 +211,7 @@ TARGETS = {
 
 
 @table(("target", "words"), TARGETS)
-def test_targets(target, words):
+def test_targets_that_fit_no_class_are_refused(target, words):
     with refused(ValueError, f"target.*{words}"):
         attribute(MODEL, target=target)
 

@@ -51,7 +51,7 @@ def patches_of(x, size, stride, padding):
 
 @pytest.mark.parametrize("mode", ["relu", "linear"])
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
-def test_convolution(mode, stride, padding, getkey):
+def test_patterns_of_a_convolution_are_those_of_its_patches(mode, stride, padding, getkey):
     w, b = jax.random.normal(getkey(), (3, 3, 2, 4)), jax.random.normal(getkey(), (4,))
     x = jax.random.normal(getkey(), (6, 7, 7, 2))
     options = {"window_strides": (stride,) * 2, "padding": [(padding,) * 2] * 2}
@@ -250,7 +250,7 @@ def other(x):
     return x @ jnp.ones((5, 3))
 
 
-def test_mistakes(tmp_path, getkey):
+def test_patterns_that_cannot_be_fitted_read_or_used_are_refused(tmp_path, getkey):
     x = jax.random.normal(getkey(), (9, 5))
     fitted = lrp.patterns.fit(dense, x)
     fitted.save(tmp_path / "p.safetensors")

@@ -92,7 +92,7 @@ def test_zero_and_sparse_maps():
         ([[1.0]], np.nan, "greater than 0, got nan"),
     ],
 )
-def test_normalise_refuses(maps, scale, expected):
+def test_nan_empty_maps_and_scales_below_0_are_refused(maps, scale, expected):
     with pytest.raises(ValueError, match=expected):
         plots.normalise(maps, scale)
 

@@ -278,7 +278,7 @@ def method_of(name):
 
 
 @pytest.mark.parametrize("method", NETWORK)
-def test_residual_network(method):
+def test_composites_are_the_oracles_on_a_residual_network(method):
     """Two convolutions, ReLU, max-pool, a residual sum and a dense layer, under each composite."""
     x, R = normal(11, (2, *SHAPE), (2, CLASSES))
     _, rel = lrp.vjp(network, x, method_of(method))
