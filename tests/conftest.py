@@ -13,6 +13,8 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 os.environ["KERAS_BACKEND"] = "jax"
+# XLA's older code for loops compiles in half the time. Read when JAX first computes something.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_configure(config):

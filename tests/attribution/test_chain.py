@@ -239,7 +239,7 @@ def test_scipy_takes_operators():
 # --- transformations and precision ---------------------------------------------------------------
 
 
-def test_jit_and_vmap():
+def test_a_chain_is_compiled_and_mapped_like_a_function():
     op = lrp.chain(NET, X, "lrp-gamma")
     rows, columns = np.eye(4), np.eye(32)
     close(jax.jit(lambda op, r: op.rmatvec(r))(op, rows[1]), np.asarray(op.dense())[1])
@@ -302,7 +302,7 @@ def test_methods_that_are_not_linear(method, culprit):
     assert lrp.chain(NET, X, method, stop="mean").shape == (4, 3)  # which that rule is not in
 
 
-def test_bad_requests():
+def test_no_chain_is_made_of_other_places_batches_and_methods():
     with pytest.raises(ValueError, match=r"batch of one.*\(3, 4, 4, 2\)"):
         lrp.chain(NET, np.concatenate([X] * 3), "lrp-z")
     for place in ({"start": "conv9"}, {"stop": "conv9"}):
@@ -329,7 +329,7 @@ def test_a_matrix_that_is_too_large():
         op.dense(memory_limit=100)
 
 
-def test_bad_vectors():
+def test_vectors_of_another_size_and_nan_are_refused():
     op = chain("lrp-z")
     for multiply, size in ((op.matvec, 32), (op.rmatvec, 4)):
         with pytest.raises(ValueError, match=rf"\(4, 32\): it takes {size} entries.*\(5, 1\)"):

@@ -172,7 +172,7 @@ def planted(model=planted_model, images=X, **options):
     return run(model, images, layer="middle", concepts=PLANTED, random=MIRRORED, **options)
 
 
-def test_planted_concepts():
+def test_planted_concepts_are_found_with_their_p_values():
     """The logit grows by the same in every image: scores are 0 or 1, and the null's are half
     zeros and half ones, since swapped sets have opposite CAVs. So are those of a concept that
     is its own mirror image, against random sets that are each other's."""
@@ -241,7 +241,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("model", SPELLINGS.values(), ids=SPELLINGS)
-def test_plain_functions(model):
+def test_every_spelling_of_a_model_has_the_same_scores(model):
     biasless = {name: {**p, "bias": 0 * p["bias"]} for name, p in P.items()}
     expected = run(jax.tree_util.Partial(forward, biasless), random=RANDOM[:2]).rows
     found = run(model, layer="dense_1", random=RANDOM[:2]).rows
@@ -257,7 +257,7 @@ def as_bytes(x):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
-def test_other_precisions(dtype):
+def test_planted_concepts_are_found_in_every_precision(dtype):
     convert = as_bytes if dtype == "uint8" else lambda x: jnp.asarray(x, dtype)
     model = lambda x: planted_model(as_float(x) if dtype == "uint8" else x)
     concepts = {name: convert(PLANTED[name]) for name in ("for", "against")}

@@ -61,7 +61,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("options", "words"), REFUSED.values(), ids=REFUSED)
-def test_bad_requests(options, words):
+def test_what_tcav_cannot_use_is_named_in_one_sentence(options, words):
     refused(words, **options)
 
 

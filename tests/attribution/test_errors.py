@@ -18,6 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
 W = np.random.default_rng(1).normal(size=(3, 5)).astype("float32")
@@ -186,7 +188,7 @@ CALLS = {
 
 
 @table(("call", "wanted"), CALLS)
-def test_wrong_arguments(call, wanted):
+def test_wrong_arguments_are_named_with_what_is_taken(call, wanted):
     with refused(*wanted):
         call()
 
@@ -209,7 +211,7 @@ TARGETS = {
 
 
 @table(("target", "words"), TARGETS)
-def test_targets(target, words):
+def test_targets_that_fit_no_class_are_refused(target, words):
     with refused(ValueError, f"target.*{words}"):
         attribute(MODEL, target=target)
 

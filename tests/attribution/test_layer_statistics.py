@@ -82,7 +82,7 @@ def test_what_is_no_file_of_statistics_is_refused(fitted, tmp_path):
         Statistics.load(tmp_path / "missing.npz")
 
 
-def test_bad_requests(weights, images):
+def test_statistics_need_two_finite_images_and_a_layer(weights, images):
     fit = partial(statistics, jax.tree_util.Partial(batch_first, weights), layer="fc1")
     for few in (images[:1], [1.0, 2.0]):
         with pytest.raises(ValueError, match="at least 2 images"):

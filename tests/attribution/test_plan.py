@@ -8,6 +8,8 @@ import pytest
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-12  # a handful of float64 additions
 
 

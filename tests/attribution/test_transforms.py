@@ -53,7 +53,7 @@ def pulled(x, r, method, model=MODEL):
 
 
 @every_method
-def test_jit(method):
+def test_relevance_is_the_same_under_jit(method):
     found = jax.jit(lambda x, r: lrp.vjp(MODEL, x, method)[1](r))(X, R)
     close(found, pulled(X, R, method))
 
@@ -250,7 +250,7 @@ def test_jit_and_vmap_with_capture():
 # --- targets and methods -------------------------------------------------------------------------
 
 
-def test_targets():
+def test_one_target_in_every_form_gives_one_map():
     best = MODEL(X).argmax(-1)
     attribute = partial(lrp.attribute, MODEL, X, "lrp-z")
     close(attribute(), attribute(target=None))

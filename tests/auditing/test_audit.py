@@ -19,6 +19,8 @@ from lrpjax.auditing import checks as audit_checks
 from lrpjax.auditing import run as auditing_run
 from lrpjax.auditing.verdict import verdict
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 METHODS = ["lrp-alpha1-beta0", "gradient"]
 
 

@@ -270,7 +270,7 @@ def test_a_certificate_is_saved_and_read_again(tmp_path):
     assert scopes == ["map", "location", *["link"] * (len(scopes) - 2)]
 
 
-def test_bad_requests():
+def test_a_certificate_needs_two_units_one_image_and_a_linear_method():
     with pytest.raises(ValueError, match="at least 2, got 1"):
         certificate(NET, X, "lrp-zplus", vectors=1)
     with pytest.raises(ValueError, match="batch of one"):

@@ -176,7 +176,7 @@ def test_results_are_saved_whole_and_read_again(net, tmp_path):
         lrp.convergence.CSC.load(tmp_path / "bad.json")
 
 
-def test_bad_requests(net):
+def test_csc_needs_two_vectors_an_image_and_a_layer_that_is_reached(net):
     model, x = net
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="at least 2"):

@@ -12,6 +12,8 @@ from jax import lax
 
 from lrpjax.convergence import pattern_spectrum
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Two float64 decompositions of matrices with well separated singular values.
 close = partial(np.testing.assert_allclose, rtol=1e-9)
 
@@ -102,7 +104,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize(("shapes", "function", "links"), MODELS.values(), ids=MODELS)
-def test_consecutive_layers(shapes, function, links, getkey):
+def test_consecutive_layers_are_linked_by_the_rows_that_meet(shapes, function, links, getkey):
     w = {name: jax.random.normal(getkey(), shape) for name, shape in shapes.items()}
     x = jax.random.normal(getkey(), (2, 4, 4, 4))
     model = jax.tree_util.Partial(lambda w, x: function(x, w), w)

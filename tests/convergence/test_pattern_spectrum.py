@@ -15,6 +15,8 @@ from helpers.oracle_spectrum import found, link, random_patterns, ratio
 import lrpjax as lrp
 from lrpjax.convergence import PatternSpectrum, pattern_spectrum
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Two float64 decompositions of matrices with well separated singular values.
 close = partial(np.testing.assert_allclose, rtol=1e-9)
 MATRICES = ("W", "A", "W*A")
@@ -206,7 +208,7 @@ def test_the_shipped_network(shipped):
     assert [row["layers"] for row in shipped.summary] == [names] * 3
 
 
-def test_the_figure(shipped):
+def test_the_figure_shows_the_rows(shipped):
     left, right = shipped.plot().axes
     lines = {line.get_label().split(" (")[0]: line.get_ydata() for line in left.lines}
     np.testing.assert_array_equal(lines["W * A"], found(shipped, "layer", "W*A"))
@@ -230,7 +232,7 @@ def test_the_figure_breaks_between_chains_and_where_nothing_is_resolved():
     np.testing.assert_array_equal(right.lines[0].get_ydata(), [2, np.nan, 3, np.nan])
 
 
-def test_mistakes(getkey):
+def test_patterns_of_another_model_are_refused(getkey):
     w = {"a": jax.random.normal(getkey(), (5, 4)), "b": jax.random.normal(getkey(), (4, 3))}
     model = lambda w: jax.tree_util.Partial(lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"], w)
     x = jax.random.normal(getkey(), (9, 5))

@@ -118,7 +118,7 @@ def here(tmp_path, monkeypatch, quick_compile):
 
 
 @pytest.mark.slow
-def test_command(here, command_line):
+def test_the_command_writes_rows_of_both_kinds_and_their_figure(here, command_line):
     chosen = ["--method", "lrp-zplus", "--method", "gradient", "--model", "tiny_net:net"]
     code, out, _ = command_line("spectrum", *chosen, "--images", "images.npz", "--json", "r.json")
     assert code == 0 and "Whatever non-negative relevance v holds, at input the whole" in out

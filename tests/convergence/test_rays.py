@@ -85,7 +85,7 @@ def test_blocks_change_nothing(monkeypatch, block):
     rays.widest.clear_cache()
 
 
-def test_degrees():
+def test_degrees_are_those_of_the_distance():
     assert rays.degrees([0, 0.5, 1, 2]) == pytest.approx([0, 60, 90, 180])
     assert rays.degrees(5e-21) == pytest.approx(np.degrees(1e-10), rel=1e-12)
 

@@ -245,7 +245,7 @@ def test_figure_and_files(few, tmp_path):
     ("options", "message"),
     [({"repetitions": 0}, "at least 1"), ({"vectors": 1}, "at least 2")],
 )
-def test_bad_requests(options, message):
+def test_a_simulation_needs_a_repetition_and_two_vectors(options, message):
     with pytest.raises(ValueError, match=message):
         lrp.convergence.simulate(key=jax.random.key(0), **options)
 
@@ -256,7 +256,7 @@ def run(tmp_path, monkeypatch, command_line):
     return command_line
 
 
-def test_the_command(run, tmp_path):
+def test_the_command_writes_every_case_its_figure_and_json(run, tmp_path):
     code, out, _ = run("simulate", "--repetitions", "2", "--seed", "1", "--json", "r.json")
     assert code == 0 and "alpha10-beta9" in out and "permutation" in out and "law" in out
     for name in ("results.json", "simulation.png", "simulation.svg"):

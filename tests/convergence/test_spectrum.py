@@ -323,7 +323,7 @@ def test_results_are_saved_read_and_joined(tmp_path):
         assert result.settings["k"] == 2 and result.settings["images"] == 1
 
 
-def test_bad_requests():
+def test_a_spectrum_needs_a_direction_a_linear_method_and_a_link():
     model, x = nets_chain.relu_chain(np.eye(4), np.eye(4)), ONE((1, 4))
     for measure in (singular_values, lyapunov):
         with pytest.raises(ValueError, match="k must be at least 1, got 0"):

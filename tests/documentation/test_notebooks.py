@@ -34,7 +34,7 @@ def notebook(request):
 
 
 @pytest.mark.slow
-def test_runs(notebook, tmp_path, monkeypatch):
+def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     there, reason = NEEDS.get(notebook.stem, (True, ""))
     if not there:
         pytest.skip(reason)

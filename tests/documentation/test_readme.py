@@ -16,7 +16,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_snippets_run(capsys, tmp_path, monkeypatch):
+def test_the_snippets_of_the_readme_run_in_their_order(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # they write a report
     snippets = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(snippets) >= 3
@@ -27,12 +27,12 @@ def test_snippets_run(capsys, tmp_path, monkeypatch):
     assert "epsilon" in capsys.readouterr().out
 
 
-def test_commands_exist():
+def test_the_commands_of_the_readme_exist():
     commands = set(re.findall(r"^lrpjax (\w+)", README, re.M))
     assert commands and commands <= set(get_command(app).commands)
 
 
-def test_pictures_exist():
+def test_the_pictures_of_the_readme_exist():
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert pictures and all((Path(__file__).parents[2] / p).exists() for p in pictures)
 

@@ -82,14 +82,14 @@ every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 
 
 @every_estimator
-def test_under_jit(name):
+def test_an_estimator_gives_the_same_under_jit(name):
     found = jax.jit(lambda x: attribute(x, name, **ESTIMATORS[name]))(X)
     assert found.shape == X.shape
     close(found, attribute(X, name, **ESTIMATORS[name]))
 
 
 @every_estimator
-def test_targets(name):
+def test_the_target_is_the_largest_logit_or_one_for_each_image(name):
     found = partial(attribute, X, name, **ESTIMATORS[name])
     assert len(set(BEST)) > 1
     close(found(None), found(BEST))
@@ -106,7 +106,7 @@ def test_one_image_is_explained_as_in_a_batch(name):
 
 
 @every_estimator
-def test_integer_images(name):
+def test_integer_images_have_the_maps_of_the_same_floats(name):
     x = RNG.integers(0, 9, X.shape)
     p = jax.tree.map(lambda a: a.astype("float32"), NET.args[0])
     model = lambda x: NET.func(p, x.astype("float32"))
@@ -149,7 +149,7 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_defaults(name):
+def test_what_is_left_out_has_its_default(name):
     given, default = DEFAULTS[name]
     close(attribute(X, name, **given), attribute(X, name, **given, **default))
 

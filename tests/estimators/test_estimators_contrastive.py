@@ -70,7 +70,7 @@ BASES = {
 
 @every_dual
 @pytest.mark.parametrize("base, rule", BASES.values(), ids=BASES)
-def test_contrastive_lrp(base, rule, dual):
+def test_contrastive_lrp_is_the_oracles_for_every_base(base, rule, dual):
     expected = by_oracle(rule, by_hand.contrastive, dual)
     oracle.assert_close(attribute("contrastive-lrp", base=base, dual=dual), expected)
 

@@ -13,6 +13,8 @@ from helpers.vit import vit
 import lrpjax as lrp
 from lrpjax.reading import read
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 STABILISED = 1e-7  # where only one side adds 1e-9 (or epsilon) to a denominator
 UNIFORM = partial(lrp.methods.get, attention="uniform")
 
@@ -164,7 +166,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_layers_found(name):
+def test_every_form_of_attention_is_read_as_its_layers(name):
     model, expected = FORMS[name]
     assert kinds(model, X) == expected
 
@@ -316,7 +318,7 @@ def test_where_no_relevance_arrives_is_zero_and_has_no_cosine():
         )
 
 
-def test_wrong_attention():
+def test_an_attention_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match='attention is "detached" or "uniform"'):
         lrp.methods.get("lrp-epsilon", attention="half")
     with pytest.raises(ValueError, match=r"no option 'attention'.*base method"):

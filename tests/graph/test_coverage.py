@@ -37,7 +37,6 @@ def collected(table):
 
 COVERED, NOT_COVERED = collected("LAYERS"), collected("NOT_COVERED")
 
-QUICKLY = {"xla_cpu_use_fusion_emitters": False}  # compiles in less than half the time
 GRADIENT = lrp.methods.get("gradient")
 EPSILON = lrp.methods.get("lrp-epsilon", epsilon=1e-12)
 ROUNDING = {"float64": 1e-9, "float32": 1e-5}  # of a gradient, relative to its largest entry
@@ -73,7 +72,7 @@ def explain(model, x, *methods):
         found = [lrp.vjp(model, x, method)[1](seeds[method.start]) for method in methods]
         return pull(one)[0], *found
 
-    return jax.jit(together, compiler_options=QUICKLY)(x)
+    return jax.jit(together)(x)
 
 
 def names(layer):

@@ -18,6 +18,8 @@ from jax.tree_util import Partial
 import lrpjax as lrp
 from lrpjax.reading import read
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SAME = 1e-12  # the same equations in float64, in another order
 PARAMETER = 1e-6  # an activation's parameter is read off its values in float32
 

@@ -10,6 +10,8 @@ from flax import nnx
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 LAST, FIRST = jnp.ones((2, 8, 8, 3), jnp.float32), jnp.ones((2, 3, 8, 8), jnp.float32)
 
 

@@ -16,6 +16,8 @@ from jax import lax
 import lrpjax as lrp
 from lrpjax.reading import read
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Of the largest entry of a map. The libraries order the arithmetic of BatchNorm differently.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 BN_EPSILON = 1e-5

@@ -330,7 +330,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("changed", "error", "words"), BAD.values(), ids=BAD)
-def test_bad_requests(run, changed, error, words):
+def test_what_iba_cannot_use_is_named_in_one_sentence(run, changed, error, words):
     with pytest.raises(error, match=words) as caught:
         run(**changed)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")

@@ -64,7 +64,7 @@ BASELINE_CASES += [("a set", "rescale"), ("a set", "ablation-text")]
 
 
 @pytest.mark.parametrize(("given_as", "case"), BASELINE_CASES)
-def test_baselines(given_as, case):
+def test_a_baseline_in_every_form_gives_the_oracles_contributions(given_as, case):
     options, refs = BASELINES[given_as]
     x, _, m = data(POOLED)
     out, pull = lrp.vjp(POOLED, x, method(case, **options), layers=["pool", "input"])
@@ -166,7 +166,7 @@ def test_near_the_reference_rescale_is_the_gradient(name, step, tolerance):
 
 
 @pytest.mark.parametrize("case", ["reveal-cancel", "ablation-text"])
-def test_jit_and_vmap(case):
+def test_contributions_are_the_same_under_jit_and_vmap(case):
     x, ref, m = data(POOLED)
     own = method(case, baseline=ref)
     out, pull = jax.jit(lambda x: lrp.vjp(POOLED, x, own))(x)

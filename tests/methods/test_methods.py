@@ -9,6 +9,8 @@ import lrpjax as lrp
 from lrpjax.images import bundled_images
 from lrpjax.methods import TABLE
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # One formula in two orders of summation, in float32 sums of up to 8192 terms.
 SAME = 1e-4
 
@@ -101,7 +103,7 @@ def test_bounds_per_channel(layout, getkey):
     np.testing.assert_allclose(np.ravel(pull(r.reshape(out.shape))), want, rtol=1e-6, atol=1e-8)
 
 
-def test_the_range(getkey):
+def test_a_range_that_does_not_fit_is_refused(getkey):
     model = two_convolutions(getkey(), "NHWC")
     x = jax.random.uniform(getkey(), (1, 6, 6, 3))
     get = lrp.methods.get

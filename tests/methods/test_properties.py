@@ -5,11 +5,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 import lrpjax as lrp
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SUMS = 1e-10  # float64, relative to the largest entry: the same sums in another order
 STABILISED = 1e-5  # the stabiliser moves a denominator of size 1e-3 by one part in a million

@@ -29,7 +29,7 @@ def batch_file(pixels, labels):
     return pickle.dumps({b"data": flat, b"labels": list(map(int, labels))}, protocol=2)
 
 
-def test_bundled_images():
+def test_twenty_labelled_images_come_with_the_package():
     pixels, labels = bundled_images()
     assert pixels.shape == (20, 32, 32, 3) and pixels.dtype == np.uint8
     assert labels.tolist()[:4] == [3, 8, 8, 0]  # cat, ship, ship, airplane
@@ -53,7 +53,7 @@ def test_files_and_npz_are_resized(tmp_path):
     assert read.pixels.shape == (5, 16, 8, 3) and read.names[1] == "a.npz[1]"
 
 
-def test_nothing_readable(tmp_path):
+def test_a_folder_without_images_is_refused_by_name(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(ValueError, match=r"No image could be read.*notes\.txt"):
         load_images([tmp_path], size=(32, 32))

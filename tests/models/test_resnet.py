@@ -65,7 +65,7 @@ def test_layers_have_the_papers_names_and_no_batch_norm_is_left(depth, injected)
 
 
 @pytest.mark.parametrize(("depth", "count"), PARAMETERS.items())
-def test_size(depth, count):
+def test_it_has_as_many_parameters_as_torchvisions(depth, count):
     model = nnx.eval_shape(lambda: ResNet(depth, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
 
@@ -174,6 +174,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("call", "words"), REFUSED.values(), ids=REFUSED)
-def test_wrong_arguments(call, words):
+def test_what_no_resnet_is_built_of_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()

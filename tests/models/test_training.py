@@ -13,6 +13,8 @@ import lrpjax as lrp
 from lrpjax.images import bundled_images
 from lrpjax.models.training import accuracy, augment, conv, train
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-11  # float64 sums of at most a thousand products
 
 

@@ -48,7 +48,7 @@ def test_layers_have_the_papers_names(depth):
 
 
 @pytest.mark.parametrize(("depth", "count"), PARAMETERS.items())
-def test_size(depth, count):
+def test_it_has_as_many_parameters_as_torchvisions(depth, count):
     model = nnx.eval_shape(lambda: VGG(depth, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
 
@@ -103,7 +103,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("call", "words"), REFUSED.values(), ids=REFUSED)
-def test_wrong_arguments(call, words):
+def test_what_no_vgg_is_built_of_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
 

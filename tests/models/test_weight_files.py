@@ -18,6 +18,8 @@ import lrpjax as lrp
 from lrpjax.models import resnet, vgg
 from lrpjax.models.checkpoint import open_checkpoint
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 KEY = jax.random.key(0)
 
 
@@ -69,7 +71,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("suffix", "content"), DAMAGED.items())
-def test_damaged_files(suffix, content, tmp_path):
+def test_damaged_files_are_refused(suffix, content, tmp_path):
     path = tmp_path / f"net.{suffix}"
     path.write_bytes(content)
     refused("damaged or not what its suffix says", lrp.models.resnet18, path)
@@ -306,7 +308,7 @@ def test_a_blob_without_a_sha256_is_taken_as_it_is(hub):
     small_resnet(18, "timm/resnet18.tv_in1k")
 
 
-def test_no_connection(hub):
+def test_a_missing_connection_is_told_with_its_cause(hub):
     def offline(*_):
         raise OSError("Cannot connect. Please check.")
 

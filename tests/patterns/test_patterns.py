@@ -12,6 +12,8 @@ from jax import lax
 import lrpjax as lrp
 from lrpjax.images import bundled_images
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Running means of a few thousand float64 products, in another order.
 CLOSE = 1e-10
 close = partial(np.testing.assert_allclose, rtol=CLOSE, atol=CLOSE)
@@ -49,7 +51,7 @@ def patches_of(x, size, stride, padding):
 
 @pytest.mark.parametrize("mode", ["relu", "linear"])
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
-def test_convolution(mode, stride, padding, getkey):
+def test_patterns_of_a_convolution_are_those_of_its_patches(mode, stride, padding, getkey):
     w, b = jax.random.normal(getkey(), (3, 3, 2, 4)), jax.random.normal(getkey(), (4,))
     x = jax.random.normal(getkey(), (6, 7, 7, 2))
     options = {"window_strides": (stride,) * 2, "padding": [(padding,) * 2] * 2}
@@ -248,7 +250,7 @@ def other(x):
     return x @ jnp.ones((5, 3))
 
 
-def test_mistakes(tmp_path, getkey):
+def test_patterns_that_cannot_be_fitted_read_or_used_are_refused(tmp_path, getkey):
     x = jax.random.normal(getkey(), (9, 5))
     fitted = lrp.patterns.fit(dense, x)
     fitted.save(tmp_path / "p.safetensors")

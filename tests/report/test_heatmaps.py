@@ -9,6 +9,8 @@ from matplotlib.text import Text
 
 from lrpjax import plots
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TOL = 1e-12  # float64, one division
 RNG_SHAPE = (3, 20, 30)
 RED, BLUE, WHITE = (127, 0, 0), (0, 0, 76), (255, 255, 255)  # ends and middle of "seismic"
@@ -90,7 +92,7 @@ def test_zero_and_sparse_maps():
         ([[1.0]], np.nan, "greater than 0, got nan"),
     ],
 )
-def test_normalise_refuses(maps, scale, expected):
+def test_nan_empty_maps_and_scales_below_0_are_refused(maps, scale, expected):
     with pytest.raises(ValueError, match=expected):
         plots.normalise(maps, scale)
 

@@ -107,7 +107,7 @@ def test_what_is_not_given_is_left_out():
     assert not [a for a in root.all("a") if "download" in a.attributes]
 
 
-def test_settings(root):
+def test_settings_are_listed_by_name(root):
     shown = root.one("dl", of="settings")
     names, values = ([d.text for d in shown.all(tag)] for tag in ("dt", "dd"))
     assert dict(zip(names, values, strict=True)) == {
@@ -247,7 +247,7 @@ def test_the_name_of_a_file_is_a_text():
         ("not run", "not run", None),
     ],
 )
-def test_numbers(given, text, value):
+def test_a_number_is_shown_short_and_kept_whole(given, text, value):
     cell = one_cell(Column("x", "x", kind="number"), given)
     assert cell.text == text
     shown = cell.attributes.get("data-value")
@@ -258,7 +258,7 @@ def test_numbers(given, text, value):
 @pytest.mark.parametrize(
     ("given", "text"), [("a", "a"), (3, "3"), (True, "yes"), (["a", 1], "a, 1"), ("", "")]
 )
-def test_texts(given, text):
+def test_other_values_are_shown_as_text(given, text):
     cell = one_cell(Column("x", "x"), given)
     assert cell.text == text and "data-value" not in cell.attributes
     assert "data-none" not in cell.attributes

@@ -313,7 +313,7 @@ def test_on_paper_there_are_no_buttons_and_nothing_is_cut(browser):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 688
 
 
-def test_it_prints(browser):
+def test_the_page_is_printed_to_pdf(browser):
     pdf = command(browser, "Page.printToPDF", preferCSSPageSize=True)["data"]
     assert base64.b64decode(pdf).startswith(b"%PDF-")
 

@@ -10,6 +10,8 @@ from matplotlib.text import Text
 
 from lrpjax import plots
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TOL = 1e-12  # float64, one division
 LAYERS = ["fc6", "fc5", "conv4", "conv3"]
 

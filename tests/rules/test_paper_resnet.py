@@ -10,6 +10,8 @@ from jax import lax
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 PAPER = partial(lrp.methods.get, bias="signed", fold=False, residual_clip=(0, 1000))
 
 

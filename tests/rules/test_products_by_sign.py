@@ -10,6 +10,8 @@ from lrpjax import propagate
 from lrpjax.methods import resolve
 from lrpjax.reading import read
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Sums of a few hundred terms in another order, of this precision.
 CLOSE = {jnp.float32: 2e-5, jnp.float64: 1e-12}
 

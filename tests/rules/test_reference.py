@@ -168,13 +168,13 @@ def test_the_networks_compute_what_torch_computes(net):
 
 @pytest.mark.parametrize("net", FILES)
 @pytest.mark.parametrize("name", CAPTUM)
-def test_captum(net, name):
+def test_maps_are_those_of_captum(net, name):
     method, options, tolerance = CAPTUM[name]
     check(net, f"captum {name}", lrp.methods.get(method, **options), tolerance)
 
 
 @pytest.mark.parametrize("net", FILES)
-def test_captum_trapezoid(net):
+def test_the_trapezoid_is_captums_with_weights_that_sum_to_1(net):
     """captum gives n nodes the weights 1/n, halved at both ends: their sum is 1 - 1/n, not 1."""
     method, options, tolerance = integrated("trapezoid")
     method = lrp.methods.get(method, **options)
@@ -182,7 +182,7 @@ def test_captum_trapezoid(net):
 
 
 @pytest.mark.parametrize("name", ZENNIT)
-def test_zennit(name):
+def test_maps_are_those_of_zennit(name):
     check("sequential", f"zennit {name}", *ZENNIT[name])
 
 

@@ -142,7 +142,7 @@ def relevance(name, *options):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: " ".join(map(str, m)))
-def test_every_method(method):
+def test_every_method_is_the_oracles(method):
     oracle.assert_close(relevance(*method), backward(IMAGES, R, *METHODS[method]))
 
 

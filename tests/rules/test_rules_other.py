@@ -10,6 +10,8 @@ from helpers import oracle
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-13  # where both sides do the same operations and may differ in their order
 STABILISED = 1e-7  # where one side has no stabiliser, which moves a denominator by 1e-9
 
@@ -276,7 +278,7 @@ def method_of(name):
 
 
 @pytest.mark.parametrize("method", NETWORK)
-def test_residual_network(method):
+def test_composites_are_the_oracles_on_a_residual_network(method):
     """Two convolutions, ReLU, max-pool, a residual sum and a dense layer, under each composite."""
     x, R = normal(11, (2, *SHAPE), (2, CLASSES))
     _, rel = lrp.vjp(network, x, method_of(method))

@@ -60,7 +60,7 @@ def test_weights_do_not_count_for_how_many_images_run_at_once():
     assert Subject(large, np.ones((300, 64), np.float32), "gradient", target=0).chunk == 64 // 4
 
 
-def test_keys_of_the_old_kind():
+def test_keys_of_the_old_kind_draw_as_the_new_ones_do():
     options = {"init": None, "similarity": "pearson"}
     old = mprt(**options, key=jax.random.PRNGKey(3)).rows
     new = mprt(**options, key=jax.random.key(3)).rows
@@ -80,7 +80,7 @@ def test_channels_are_those_of_the_graph():
         close(row, oracle.known(expected["values"]), EXACT)
 
 
-def test_single_precision():
+def test_a_network_in_single_precision_has_the_rows_of_double():
     exact = mprt(similarity="pearson").rows
     x, network = X.astype(np.float32), model(TRAINED, np.float32)
     init = lambda key: model(RANDOM, np.float32)
@@ -91,7 +91,7 @@ def test_single_precision():
 
 
 @METHODS
-def test_init_in_another_precision(method):
+def test_init_may_draw_in_another_precision(method):
     """Its parameters become those of the model, whose program computes as it did."""
     dense = lambda p, x: jnp.tanh(x @ p["fc"]["kernel"] + p["fc"]["bias"])
     draw = lambda seed: {

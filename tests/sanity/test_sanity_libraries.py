@@ -16,6 +16,8 @@ from test_libraries import BUILDERS, IMAGES, LAYERS, LIBRARIES, WRAPPED
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # The network is so small that a random one may be dead: then there is no map, and an image less.
 # Absolute, of correlations of float32 maps of equal parameters; the libraries order the arithmetic
 # of BatchNorm differently.

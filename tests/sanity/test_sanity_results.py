@@ -178,7 +178,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
-def test_bad_requests(options, message):
+def test_what_mprt_cannot_use_is_named_in_one_sentence(options, message):
     with pytest.raises(ValueError, match=message) as error:
         run("mprt", **options)
     one_sentence(error)
@@ -250,7 +250,7 @@ def test_as_many_classes_as_there_are_is_too_many(classes):
 
 
 @pytest.mark.parametrize(("option", "value"), [("sample", 0), ("noise", -0.1)])
-def test_bad_noise(option, value):
+def test_smooth_mprt_needs_a_sample_and_noise_from_0(option, value):
     with pytest.raises(ValueError, match=option):
         run("smooth_mprt", **{{"sample": "samples"}.get(option, option): value})
 

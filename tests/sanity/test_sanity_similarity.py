@@ -72,7 +72,7 @@ def test_there_are_exactly_these():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_single_precision(name):
+def test_similarities_in_single_precision_are_those_in_double(name):
     a, b = (m.astype(np.float32) for m in pair(4, 32, 32))
     np.testing.assert_allclose(
         found(name, a, b), oracle.similarities(name, a, b), rtol=0, atol=SINGLE
@@ -239,7 +239,7 @@ MAPS = RNG.normal(size=(3, 4, 5, 6))
 
 @pytest.mark.parametrize("axis", [1, 2, 3, -1])
 @pytest.mark.parametrize("colour", ["sum", "max-abs", "abs-sum", "none"])
-def test_colours(colour, axis):
+def test_colours_are_reduced_by_their_formula(colour, axis):
     expected = oracle.reduced(MAPS, colour, axis)
     values = np.asarray(reduced(MAPS, colour, axis))
     np.testing.assert_allclose(values, expected, rtol=0, atol=EXACT)
