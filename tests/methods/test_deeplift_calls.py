@@ -201,12 +201,14 @@ def test_gradient_of_the_contributions(name, case):
 
 
 @pytest.mark.parametrize("case", ["rescale", "reveal-cancel"])
-def test_the_gradient_is_finite_where_there_is_no_difference(case):
+def test_an_image_without_a_difference_leaves_the_gradient_of_the_others(case):
+    """All contributions of an image sum to its m y - m y0, whose gradient is that of m y."""
     x, ref, m = data(POOLED)
     x[0] = ref
     own = method(case, baseline=ref)
     found = jax.grad(lambda x: lrp.vjp(POOLED, x, own)[1](m).sum())(x)
     assert np.isfinite(found).all()
+    assert_same(found[1:], np.asarray(jax.vjp(POOLED, x)[1](m)[0])[1:])
 
 
 # --- cosine similarity convergence ---------------------------------------------------------------

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_libraries as libraries
+from helpers import nets_libraries as libraries
 from helpers import oracle_sanity as oracle
+from helpers.nets_libraries import BUILDERS, IMAGES, LAYERS, LIBRARIES, WRAPPED
 from jax.tree_util import Partial
-from test_libraries import BUILDERS, IMAGES, LAYERS, LIBRARIES, WRAPPED
 
 import lrpjax as lrp
 
