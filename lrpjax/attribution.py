@@ -46,6 +46,7 @@ def vjp(
     names = tuple(dict.fromkeys(layers or ()))
     values_at(graph, start, names)
     checks.rules_for(graph, method, below(graph, start))
+    checks.warn_of_uniform_maps(graph, method, stacklevel=2)
     inner = tuple(name for name in names if name != "input")
     injected = tuple(graph.program.outputs)
     if start is not None:

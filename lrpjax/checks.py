@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from ._compat import outside_traces
 from .graph import Graph, Layer
 from .method import Method
-from .rules import Rule, softmax_taylor
+from .rules import Rule, flat, softmax_taylor
 
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
@@ -150,6 +151,25 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
             raise NotImplementedError(_no_rule(graph, method, layer))
         found.append(rule)
     return found
+
+
+def warn_of_uniform_maps(graph: Graph, method: Method, stacklevel: int) -> None:
+    """Warns where the flat rule stands on first layers that read a whole example each: the map then
+    has one value for all of its inputs, and shows nothing."""
+    first = [layer for layer in graph.layers if layer.first]
+    whole = [
+        layer
+        for layer in first
+        if layer.kind == "dense" and len(graph.program.shape(layer.inputs[0])) == 2
+    ]
+    rules = [method.rule_for(layer) for layer in whole]
+    if first and whole == first and all(r is not None and r.function is flat for r in rules):
+        warnings.warn(
+            f"The map of {method.name} is uniform: its rule for the first layer is flat, and "
+            f"{first[0].name!r} reads all of an example (there is no convolution in front), so "
+            "that every input gets the same share. Take lrp-zplus or lrp-wsquare for such a model.",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _last_softmax(graph: Graph) -> Layer | None:

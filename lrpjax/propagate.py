@@ -273,6 +273,7 @@ def read_for_target(model: Callable, x: Any, method: Any, target: Any) -> Readin
     checks.check_target(target, program.shape(program.outputs[0]))
     if rules is not None:
         checks.rules_for(graph, rules, below(graph, None))
+        checks.warn_of_uniform_maps(graph, rules, stacklevel=3)
     if checks.ends_in_softmax(graph):
         warnings.warn(
             "The model ends in softmax: its maps explain probabilities, which depend on every "

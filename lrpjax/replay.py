@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import checks
+from . import _pickles, checks
 from ._compat import ClosedJaxpr, jaxpr_as_fun
 from .graph import Graph, Layer
 from .method import Method
@@ -72,6 +73,9 @@ class Replay:
     jaxpr: Any
     like: tuple[jax.ShapeDtypeStruct, ...]
 
+    def __reduce__(self) -> tuple:
+        return _restored, (_pickles.dumps(self.jaxpr), self.like)
+
     def __call__(self, consts: list[Any], relevance: Sequence[Any]) -> list[jax.Array]:
         wanted = [like.shape for like in self.like]
         if [jnp.shape(r) for r in relevance] != wanted:
@@ -84,6 +88,10 @@ class Replay:
         checks.check_finite([jnp.asarray(r) for r in relevance], ["the relevance"] * len(relevance))
         cast = [jnp.asarray(r, like.dtype) for r, like in zip(relevance, self.like, strict=True)]
         return _evaluate(self.jaxpr, consts, cast)
+
+
+def _restored(jaxpr: bytes, like: tuple[jax.ShapeDtypeStruct, ...]) -> Replay:
+    return Replay(pickle.loads(jaxpr), like)
 
 
 def _listed(shapes: list[tuple]) -> str:
