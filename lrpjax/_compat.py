@@ -12,6 +12,8 @@ from jax.interpreters import ad
 ClosedJaxpr = core.ClosedJaxpr
 Jaxpr = core.Jaxpr
 Literal = core.Literal
+Primitive = core.Primitive
+Traceback = type(source_info_util.current().traceback)
 Var = core.Var
 jaxpr_as_fun = core.jaxpr_as_fun
 

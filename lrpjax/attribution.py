@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import jax
+import numpy as np
 
 from . import checks
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
-from .propagate import explain, is_vjp, piece, read_for, read_for_target
-from .reading import below, values_at
+from .propagate import (
+    explain,
+    is_vjp,
+    piece,
+    read_for,
+    read_for_target,
+    substituted_sums,
+)
+from .reading import Reading, below, values_at
 from .replay import forward, forward_as_it_is
 
 
@@ -46,6 +55,7 @@ def vjp(
     names = tuple(dict.fromkeys(layers or ()))
     values_at(graph, start, names)
     checks.rules_for(graph, method, below(graph, start))
+    checks.warn_of_uniform_maps(graph, method, stacklevel=2)
     inner = tuple(name for name in names if name != "input")
     injected = tuple(graph.program.outputs)
     if start is not None:
@@ -97,6 +107,35 @@ class RelevanceMap:
         return result, {name: result if name == "input" else next(found) for name in self.names}
 
 
+_NOTICED = 0.01  # of the relevance that arrives at a layer: less is not worth a warning
+
+
+def _warn_of_losses(reading: Reading, method: Method, target: Any) -> None:
+    """Warns where the gradient stands in for a rule and does not conserve relevance."""
+    graph = reading.graph
+    if method.baseline is not None or not any(map(method.is_substituted, graph.layers)):
+        return
+    sums = substituted_sums(graph, method, reading.consts, reading.leaves, target)
+    shares = {}
+    for name, ends in sums.items():
+        arrived, sent = (np.abs(np.asarray(end, np.float64)) for end in ends)
+        change = np.abs(np.asarray(ends[1], np.float64) - np.asarray(ends[0], np.float64))
+        if (change > _NOTICED * arrived).any():
+            shares[name] = float(sent.sum() / arrived.sum()) if arrived.any() else np.inf
+    if not shares:
+        return
+    by_name = graph.by_name
+    told = ", ".join(
+        f"{name!r} ({by_name[name].primitive} at {by_name[name].source}) sends on {share:.3g} times"
+        for name, share in shares.items()
+    )
+    warnings.warn(
+        f"With unknown='gradient' {method.name} does not conserve relevance: {told} what arrives "
+        "there. Register rules for them (lrpjax.rules.register), or take the plain gradient.",
+        stacklevel=3,
+    )
+
+
 def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any = None) -> Any:
     """The relevance of the input for one class: the heat map, of x's structure and shape.
 
@@ -111,4 +150,6 @@ def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any =
     reading = read_for_target(model, x, method, target)
     logits, maps = explain(reading.graph, method, reading.consts, reading.leaves, target)
     checks.check_maps(method.name, maps, [logits])
+    if checks.is_concrete(logits):
+        _warn_of_losses(reading, method, target)
     return jax.tree.unflatten(reading.x_tree, maps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from ._compat import outside_traces
 from .graph import Graph, Layer, calls_around, ending, is_inexact
 from .method import Method
-from .rules import Rule, nothing
+from .rules import Rule, flat, nothing
 from .rules import rule as make_rule
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
@@ -182,6 +183,25 @@ def _no_logits(layer: Layer) -> str:
         f"{ends_in(layer)} ({layer.primitive} at {layer.source}): explain its logits, "
         "by passing the model without its last activation."
     )
+
+
+def warn_of_uniform_maps(graph: Graph, method: Method, stacklevel: int) -> None:
+    """Warns where the flat rule stands on first layers that read a whole example each: the map then
+    has one value for all of its inputs, and shows nothing."""
+    first = [layer for layer in graph.layers if layer.first]
+    whole = [
+        layer
+        for layer in first
+        if layer.kind == "dense" and len(graph.program.shape(layer.inputs[0])) == 2
+    ]
+    rules = [method.rule_for(layer) for layer in whole]
+    if first and whole == first and all(r is not None and r.function is flat for r in rules):
+        warnings.warn(
+            f"The map of {method.name} is uniform: its rule for the first layer is flat, and "
+            f"{first[0].name!r} reads all of an example (there is no convolution in front), so "
+            "that every input gets the same share. Take lrp-zplus or lrp-wsquare for such a model.",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:

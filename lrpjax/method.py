@@ -89,5 +89,11 @@ class Method:
             return rule(paired_gradient if self.paired else gradient)
         return found
 
+    def is_substituted(self, layer: Any) -> bool:
+        """Whether the gradient stands in for a rule of the layer, as `unknown` says."""
+        if self.unknown != "gradient" or self.composite(layer) is not None:
+            return False
+        return layer.kind != "unknown" or layer.detail is None or self.baseline is not None
+
     def __str__(self) -> str:
         return self.name

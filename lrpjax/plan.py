@@ -43,6 +43,11 @@ class Plan:
     model: Callable
     method: Method
     graph: Graph
+    like: Any  # shapes and dtypes of the input
+
+    def __reduce__(self) -> tuple:
+        """A pickle of it holds the model, which is read again."""
+        return plan, (self.model, self.like, self.method)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -144,7 +149,10 @@ def plan(model: Callable, x: Any, method: str | Method) -> Plan:
     """
     method = resolve_chain(method, model)
     filled = jax.tree.map(_example, x)
-    return Plan(model, method, read(model, filled, fold=method.fold).graph)
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), filled
+    )
+    return Plan(model, method, read(model, filled, fold=method.fold).graph, like)
 
 
 def _example(leaf: Any) -> Any:

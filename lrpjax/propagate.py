@@ -148,6 +148,18 @@ class Chain:
                 r = r.astype(self.env[v].dtype)  # the layer may have changed it
                 travelling[v] = travelling[v] + r if v in travelling else r
 
+    @property
+    def substituted(self) -> set[str]:
+        """The layers for which the gradient stands in, as `unknown` of the method says."""
+        layers = [stage.layer for stage in self.stages]
+        return {layer.name for layer in layers if self.method.is_substituted(layer)}
+
+    def _ends_in_whole_numbers(self, layer: Layer) -> bool:
+        """Whether the layer makes numbers of truth values or integers alone: these would take all
+        of its relevance, and have no gradient to pass any on."""
+        holds = lambda values: any(is_inexact(self.env[v]) for v in values)
+        return holds(layer.outputs) and not holds(layer.inputs)
+
     def read_out(self, value: int, travelling: jax.Array) -> jax.Array:
         """The relevance of a value, from what travels there."""
         if self.method.paired:
@@ -158,12 +170,17 @@ class Chain:
             return travelling * self.env[value]
         return travelling
 
-    def __call__(self, relevance: Relevance) -> Relevance:
-        travelling = self.start(relevance)
+    def __call__(self, relevance: Relevance, see: Callable = lambda *_: None) -> Relevance:
+        """see: is called with each stage, what arrives there and what it sends on."""
+        travelling, substituted = self.start(relevance), self.substituted
         for stage in reversed(self.stages):
             if not any(v in travelling for v in stage.layer.outputs):
                 continue
-            pulled = self.pulled(stage, self.arriving(stage, travelling))
+            if substituted and self._ends_in_whole_numbers(stage.layer):
+                raise NotImplementedError(_in_whole_numbers(self.method, stage.layer))
+            arrived = self.arriving(stage, travelling)
+            pulled = self.pulled(stage, arrived)
+            see(stage, arrived, pulled)
             self.send(travelling, stage.layer.inputs, pulled)
         return {v: self.read_out(v, r) for v, r in travelling.items()}
 
@@ -281,6 +298,36 @@ def chain(
     return mean
 
 
+@partial(jax.jit, static_argnums=0)
+def substituted_sums(
+    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """For each layer for which the gradient stands in: the relevance of each image (N,) that
+    arrives there, and what is sent on."""
+    env, sums = values_for(graph, method, consts, leaves, below(graph, None))
+    links = Chain(graph, method, env, below(graph, None), sums=sums)
+    output, substituted = graph.program.outputs[0], links.substituted
+    found = {}
+
+    def of_images(values: Sequence[int], maps: Sequence[Any]) -> jax.Array:
+        batch = lambda v: graph.axes.batch[v] or 0
+        each = [
+            jnp.moveaxis(m, batch(v), 0).reshape(m.shape[batch(v)], -1).sum(1)
+            for v, m in zip(values, maps, strict=True)
+            if m is not None and is_inexact(m)
+        ]
+        return sum(each, jnp.zeros(()))
+
+    def see(stage: Stage, arrived: Sequence, pulled: Sequence) -> None:
+        layer = stage.layer
+        if layer.name in substituted:
+            ends = (of_images(layer.outputs, arrived), of_images(layer.inputs, pulled))
+            found[layer.name] = ends
+
+    links({output: start_relevance(method, env[output], one_hot(target, env[output]))}, see)
+    return found
+
+
 def reached(reading: Reading, method: Method, start: str) -> set[int]:
     """The values at which relevance arrives that is injected at the output of layer `start`.
 
@@ -297,6 +344,15 @@ def reached(reading: Reading, method: Method, start: str) -> set[int]:
         return chain(graph, method, env, below(graph, start), {})({seed: env[seed]})
 
     return set(jax.eval_shape(propagate, reading.consts, reading.leaves))
+
+
+def _in_whole_numbers(method: Method, layer: Layer) -> str:
+    return (
+        f"Under {method.name} with unknown='gradient' relevance reaches truth values or integers, "
+        f"which cannot take any: {layer.primitive} at {layer.source} (layer {layer.name!r}) makes "
+        "numbers of them. What they decide is a constant of the map: compute it outside of the "
+        f"model, or give {layer.name!r} a rule in a composite (see lrpjax.composites)."
+    )
 
 
 def _listed(shapes: Sequence[Any]) -> str:
@@ -336,6 +392,7 @@ def read_for_target(model: Callable, x: Any, method: Any, target: Any) -> Readin
     checks.check_target(target, program.shape(program.outputs[0]))
     if rules is not None:
         checks.rules_for(graph, rules, below(graph, None))
+        checks.warn_of_uniform_maps(graph, rules, stacklevel=3)
     if ends := ending(graph):
         warnings.warn(
             f"{checks.ends_in(ends[-1])}: its maps explain probabilities, which depend on every "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import checks
+from . import _pickles, checks
 from ._compat import ClosedJaxpr, jaxpr_as_fun
 from .derivative import Relevance
 from .graph import Graph
@@ -102,6 +103,9 @@ class Replay(Checked):
     like: tuple[jax.ShapeDtypeStruct, ...]
     jaxpr: Any
 
+    def __reduce__(self) -> tuple:
+        return _restored, (self.like, _pickles.dumps(self.jaxpr))
+
     def run(self, values: list[Any], relevance: list[jax.Array]) -> list[jax.Array]:
         return _evaluate(self.jaxpr, values, relevance)
 
@@ -117,6 +121,10 @@ class Anew(Checked):
 
     def run(self, values: tuple[list, list], relevance: list[jax.Array]) -> list[jax.Array]:
         return _vjp(self.graph, self.method, self.whole, *values, relevance)
+
+
+def _restored(like: tuple[jax.ShapeDtypeStruct, ...], jaxpr: bytes) -> Replay:
+    return Replay(like, pickle.loads(jaxpr))
 
 
 def _listed(shapes: list[tuple]) -> str:

@@ -1,0 +1,53 @@
+"""The flat rule on a dense first layer makes every map uniform, and the warning says so."""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+import lrpjax as lrp
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+RNG = np.random.default_rng(2)
+DENSE = {"a": RNG.normal(size=(16, 5)), "b": RNG.normal(size=(5, 3))}
+CONV = {"c": RNG.normal(size=(3, 3, 1, 2)), "a": RNG.normal(size=(32, 3))}
+X = RNG.uniform(size=(2, 4, 4, 1))
+
+
+def dense(p, x):
+    return jax.nn.relu(x.reshape(len(x), -1) @ p["a"]) @ p["b"]
+
+
+def convolved(p, x):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    h = jax.lax.conv_general_dilated(x, p["c"], (1, 1), "SAME", dimension_numbers=numbers)
+    return jax.nn.relu(h).reshape(len(x), -1) @ p["a"]
+
+
+MODEL = jax.tree_util.Partial(dense, DENSE)
+
+
+@pytest.mark.parametrize("name", ["epsilon-plus-flat", "lrp-flat"])
+def test_flat_on_a_dense_first_layer_says_that_the_map_is_uniform(name):
+    with pytest.warns(UserWarning, match=rf"map of {name} is uniform.*'a' reads all"):
+        found = np.asarray(lrp.attribute(MODEL, X, name, target=1)).reshape(2, -1)
+    np.testing.assert_allclose(found, np.broadcast_to(found[:, :1], found.shape), rtol=1e-12)
+    with pytest.warns(UserWarning, match=r"is uniform"):
+        lrp.vjp(MODEL, X, name)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (jax.tree_util.Partial(convolved, CONV), "epsilon-plus-flat"),
+        (MODEL, "lrp-zplus"),
+        (MODEL, "lrp-wsquare"),
+    ],
+)
+def test_other_rules_and_convolutions_are_not_uniform_and_nothing_is_said(model, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = np.asarray(lrp.attribute(model, X, name, target=1)).reshape(2, -1)
+    assert found.std(1).max() > 1e-3
