@@ -94,11 +94,13 @@ def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any =
     model: a callable from (N, ...) to (N, classes). target: a class, N classes, or None for
     each image's largest logit. The method says what propagation starts from: the logit or 1.
     Raises as `vjp` does, and ValueError for outputs of another shape or a target out of range.
+    Warns where epsilon, which is absolute, takes more than 1 % of a layer's relevance in an image.
     """
     method = resolve(method, model)
     if not isinstance(method, Method):
         return method.attribute(model, x, target=target)
     reading = read_for_target(model, x, method, target)
-    logits, maps = explain(reading.graph, method, reading.consts, reading.leaves, target)
+    logits, maps, taken = explain(reading.graph, method, reading.consts, reading.leaves, target)
     checks.check_finite([logits], ["the model's output"])
+    checks.warn_of_stabilisers(reading.graph, method, taken)
     return jax.tree.unflatten(reading.x_tree, maps)

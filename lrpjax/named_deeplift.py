@@ -12,8 +12,8 @@ from . import rules as r
 from .composites import by_kind
 from .entries import named
 from .method import Method
+from .rules import Rule, rule
 from .rules import deeplift as d
-from .rules import rule
 
 MaxPool = Literal["complete", "gradient"]
 
@@ -25,16 +25,20 @@ MaxPool = Literal["complete", "gradient"]
     "sum is f(x) - f(x0)",
     "no",
 )
-def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
+def deeplift_rescale(
+    baseline: Any = 0.0, *, max_pool: MaxPool = "complete", near_zero: float | None = None
+) -> Method:
     """baseline: a number, one input, or a batch (B, ...) over which the contributions are averaged.
 
     max_pool: "complete" gives what the maximum gained to its winner and what the baseline's lost to
-    that one's, so that contributions add up; "gradient" is the routing the paper ran.
+    that one's, so that contributions add up; "gradient" is the routing the paper ran. near_zero:
+    an absolute number below which an activation's difference counts as none (default: 1e-7 of the
+    layer's largest input for one example).
     """
     pools = {"complete": d.complete_max, "gradient": r.winner_takes_all}
     composite = by_kind(
         linear=rule(r.gradient),
-        activation=rule(d.rescale),
+        activation=_near_zero(d.rescale, near_zero),
         add=rule(r.add_copy),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
         sum=rule(r.gradient),
@@ -50,12 +54,20 @@ def deeplift_rescale(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> 
     "sum is f(x) - f(x0)",
     "no",
 )
-def deeplift_reveal_cancel(baseline: Any = 0.0, *, max_pool: MaxPool = "complete") -> Method:
+def deeplift_reveal_cancel(
+    baseline: Any = 0.0, *, max_pool: MaxPool = "complete", near_zero: float | None = None
+) -> Method:
     """One multiplier for positive and one for negative differences.
 
-    baseline, max_pool: as in `deeplift_rescale`.
+    baseline, max_pool, near_zero: as in `deeplift_rescale`.
     """
-    return _paired("deeplift-reveal-cancel", baseline, max_pool, d.signed_linear, d.reveal_cancel)
+    return _paired(
+        "deeplift-reveal-cancel",
+        baseline,
+        max_pool,
+        d.signed_linear,
+        _near_zero(d.reveal_cancel, near_zero),
+    )
 
 
 @named(
@@ -70,30 +82,40 @@ def deeplift_ablation(
     *,
     max_pool: MaxPool = "complete",
     form: Literal["code", "text"] = "code",
+    near_zero: float | None = None,
 ) -> Method:
     """Rescale without the terms that mix the chains of both signs.
 
-    baseline, max_pool: as in `deeplift_rescale`. form: of the paper's code, or of its text.
+    baseline, max_pool, near_zero: as in `deeplift_rescale`. form: of the paper's code, or of its
+    text.
     """
     forms = {"code": d.ablated_code, "text": d.ablated_text}
     linear = _choice("form", form, forms)
-    return _paired("deeplift-ablation", baseline, max_pool, linear, d.paired_rescale)
+    return _paired(
+        "deeplift-ablation", baseline, max_pool, linear, _near_zero(d.paired_rescale, near_zero)
+    )
 
 
-def _paired(
-    name: str, baseline: Any, max_pool: str, linear: Callable, activation: Callable
-) -> Method:
+def _paired(name: str, baseline: Any, max_pool: str, linear: Callable, activation: Rule) -> Method:
     pools = {"complete": d.paired_max, "gradient": d.paired_winner}
     composite = by_kind(
         linear=rule(linear),
         scale=rule(d.signed_scale),
-        activation=rule(activation),
+        activation=activation,
         add=rule(d.signed_add),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
         sum=rule(d.paired_gradient),
         structure=rule(d.paired_gradient),
     )
     return Method(name, composite, "one", paired=True, baseline=reference(baseline))
+
+
+def _near_zero(function: Callable, near_zero: float | None) -> Rule:
+    if near_zero is None:
+        return rule(function)
+    if not near_zero > 0:
+        raise ValueError(f"near_zero must be greater than 0, got {near_zero}.")
+    return rule(function, near_zero=near_zero)
 
 
 def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:

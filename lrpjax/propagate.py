@@ -30,7 +30,7 @@ from .graph import (
 from .method import Method
 from .reading import Reading, below, environment, read
 from .rules import Rule
-from .rules.rule import negative, positive, signs
+from .rules.rule import negative, positive, signs, taken_by
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
 Sums = dict[str, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the name of the layer
@@ -44,6 +44,9 @@ class Stage:
     rule: Rule
     op: Op | Linear
     pull: Callable
+
+
+Watch = Callable[[Stage, Sequence[jax.Array]], None]  # is told what arrives at each stage
 
 
 class Chain:
@@ -63,8 +66,10 @@ class Chain:
         layers: Sequence[Layer],
         baseline: Sequence[jax.Array] | None = None,
         sums: Sums | None = None,
+        watch: Watch | None = None,
     ):
         self.method, self.env, self.inputs = method, env, graph.program.inputs
+        self.watch = watch
         self.differences: dict[int, jax.Array] = {}  # or the two parts of each, if paired
         self.stages: list[Stage] = []
         at_baseline: dict[int, Any] | None = None
@@ -161,7 +166,10 @@ class Chain:
         for stage in reversed(self.stages):
             if not any(v in travelling for v in stage.layer.outputs):
                 continue
-            pulled = self.pulled(stage, self.arriving(stage, travelling))
+            arrived = self.arriving(stage, travelling)
+            if self.watch is not None:
+                self.watch(stage, arrived)
+            pulled = self.pulled(stage, arrived)
             self.send(travelling, stage.layer.inputs, pulled)
         return {v: self.read_out(v, r) for v, r in travelling.items()}
 
@@ -198,14 +206,19 @@ def values_for(
 
 
 def chain(
-    graph: Graph, method: Method, env: dict[int, Any], layers: Sequence[Layer], sums: Sums
+    graph: Graph,
+    method: Method,
+    env: dict[int, Any],
+    layers: Sequence[Layer],
+    sums: Sums,
+    watch: Watch | None = None,
 ) -> Callable[[Relevance], Relevance]:
     """The method's chain over these layers; over several baselines, the mean of their chains.
 
-    env, sums: as of `values_for`.
+    env, sums: as of `values_for`. watch: of the chain of a method without a baseline.
     """
     if method.baseline is None:
-        return Chain(graph, method, env, layers, sums=sums)
+        return Chain(graph, method, env, layers, sums=sums, watch=watch)
     baselines = baselines_of(method.baseline, [env[v] for v in graph.program.inputs])
     at = lambda baseline: Chain(graph, method, env, layers, baseline)
     if len(baselines[0]) == 1:
@@ -305,13 +318,29 @@ def explained(
     return logits, _from_output(graph, method, env, sums, one_hot(target, logits))
 
 
-explain = jax.jit(explained, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def explain(
+    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
+) -> tuple[jax.Array, list[jax.Array], dict[int, jax.Array]]:
+    """`explained`, and what absolute stabilisers take of the relevance: for each linear layer that
+    has one, by the number of its output, the largest share in an image."""
+    env, sums = values_for(graph, method, consts, leaves, below(graph, None))
+    logits = env[graph.program.outputs[0]]
+    taken: dict[int, jax.Array] = {}
+
+    def watch(stage: Stage, arrived: Sequence[jax.Array]) -> None:
+        stabiliser = stage.rule.absolute
+        if stabiliser is not None and stage.rule.facts.stabilises and isinstance(stage.op, Linear):
+            (z,), (r,) = stage.layer.outputs, arrived
+            taken[z] = taken_by(stabiliser, stage.op, env[z], r)
+
+    return logits, _from_output(graph, method, env, sums, one_hot(target, logits), watch), taken
 
 
-def _from_output(graph, method, env, sums, seed) -> list[jax.Array]:
+def _from_output(graph, method, env, sums, seed, watch=None) -> list[jax.Array]:
     output = graph.program.outputs[0]
     seed = start_relevance(method, env[output], seed)
-    found = chain(graph, method, env, below(graph, None), sums)({output: seed})
+    found = chain(graph, method, env, below(graph, None), sums, watch)({output: seed})
     return [found.get(v, jnp.zeros_like(env[v])) for v in graph.program.inputs]
 
 

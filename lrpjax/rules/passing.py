@@ -50,14 +50,16 @@ def gradient(op: Op, *values: jax.Array) -> Pull:
 
 
 @known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
-def input_times_gradient(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+def input_times_gradient(
+    op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | None = None
+) -> Pull:
     """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean or an average pool."""
     _, pull = jax.vjp(op, x)
-    return lambda r: x * pull(r / stabilise(y))[0]
+    return lambda r: x * pull(r / stabilise(op, y, stabiliser))[0]
 
 
 @known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
-def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+def positive_share(op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik, c_ij = J_ij x_j: the z+ rule of a sum or a mean.
 
     That of `input_times_gradient` where no input is negative. All of an output's J_ij have one
@@ -66,7 +68,7 @@ def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     _, pull = jax.vjp(op, x)
     along = lambda v: jax.jvp(op, (x,), (v,))[1]
     unsigned = along(jnp.abs(x))
-    total = stabilise((jnp.abs(unsigned) + along(x)) / 2)
+    total = stabilise(op, (jnp.abs(unsigned) + along(x)) / 2, stabiliser)
     up = unsigned >= 0
 
     def towards(r):
@@ -124,12 +126,14 @@ def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
 
 
 @known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
-def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
+def add_signed(
+    op: Op, a: jax.Array, c: jax.Array, y: jax.Array, *, stabiliser: float | None = None
+) -> Pull:
     """R_a = a R / (a + c), R_c = c R / (a + c), for a - c with -c in c's place."""
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
 
     def pull(r):
-        s = r / stabilise(y)
+        s = r / stabilise(op, y, stabiliser)
         return tuple(unbroadcast(t * s, v) for t, v in zip(terms, (a, c), strict=True))
 
     return pull
@@ -147,6 +151,7 @@ def add_alpha_beta(
     alpha: float,
     beta: float,
     clip: tuple[float, float] | None = None,
+    stabiliser: float | None = None,
 ) -> Pull:
     """R_a = alpha a+ R / (a+ + c+) - beta a- R / (a- + c-), and the same for c.
 
@@ -155,8 +160,8 @@ def add_alpha_beta(
     code.
     """
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
-    total_plus = stabilise(positive(terms[0]) + positive(terms[1]))
-    total_minus = -stabilise(-negative(terms[0]) - negative(terms[1]))
+    total_plus = stabilise(op, positive(terms[0]) + positive(terms[1]), stabiliser)
+    total_minus = -stabilise(op, -negative(terms[0]) - negative(terms[1]), stabiliser)
     # beta = 0 leaves nothing to multiply: XLA would keep 0 * n, which may be NaN.
     part = lambda t: (
         alpha * positive(t) / total_plus - (beta * negative(t) / total_minus if beta else 0)
