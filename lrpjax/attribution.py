@@ -143,13 +143,15 @@ def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any =
     each image's largest logit. The method says what propagation starts from: the logit or 1.
     Raises as `vjp` does, and ValueError for outputs of another shape, a target out of range, or a
     map with NaN or infinity (under jit or vmap it comes through).
+    Warns where epsilon, which is absolute, takes more than 1 % of a layer's relevance in an image.
     """
     method = resolve(method, model)
     if not isinstance(method, Method):
         return method.attribute(model, x, target=target)
     reading = read_for_target(model, x, method, target)
-    logits, maps = explain(reading.graph, method, reading.consts, reading.leaves, target)
+    logits, maps, taken = explain(reading.graph, method, reading.consts, reading.leaves, target)
     checks.check_maps(method.name, maps, [logits])
+    checks.warn_of_stabilisers(reading.graph, method, taken)
     if checks.is_concrete(logits):
         _warn_of_losses(reading, method, target)
     return jax.tree.unflatten(reading.x_tree, maps)

@@ -96,6 +96,22 @@ class Uniform:
         return make_rule(product, **{**dict(found.parameters), "share": "uniform"})
 
 
+@dataclass(frozen=True)
+class Stabilised:
+    """The composite's rules, with one absolute number added to all of their denominators."""
+
+    composite: Composite
+    stabiliser: float
+
+    def __call__(self, layer: Layer) -> Rule | None:
+        found = self.composite(layer)
+        return None if found is None else found.stabilised(self.stabiliser)
+
+
+def stabilised(composite: Composite, stabiliser: float) -> Stabilised:
+    return Stabilised(composite, stabiliser)
+
+
 def uniform(composite: Composite) -> Uniform:
     return Uniform(composite)
 

@@ -12,6 +12,13 @@ NOTATION = """\
 c_ij = W_ij x_j is what input j contributes to output i, + and - are positive and negative parts,
 and D is the difference from a baseline x0."""
 
+STABILISERS = """\
+No denominator d of LRP is 0: it counts as d + s sign(d) with s = 1e-9 max |d|, the maximum over a
+layer's outputs of one example. A number that you give is absolute: epsilon, in every method that
+has one (1e-6; 1e-10 in lrp-cmp), and get(..., stabiliser=1e-9), in place of s. In DeepLIFT a
+difference counts as none below 1e-7 max |x|, the maximum over a layer's inputs of one example, or
+below the absolute near_zero= that you give."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -74,4 +81,5 @@ def _said(own: str, formula: str, source: str, chain: bool) -> str:
 
 
 _COMMON = """\
-`lrpjax.methods.get` also takes what every chain of rules takes: fold, unknown, start, attention."""
+`lrpjax.methods.get` also takes what every chain of rules takes: fold, unknown, start, attention and
+stabiliser."""

@@ -12,8 +12,8 @@ import jax
 from ._text import columns
 from .baselines import baseline_of
 from .bottleneck import InformationBottleneck, Statistics
-from .composites import uniform
-from .entries import NOTATION, TABLE, named
+from .composites import stabilised, uniform
+from .entries import NOTATION, STABILISERS, TABLE, named
 from .estimators import Contrastive, Estimator, IntegratedGradients, Occlusion, SmoothGrad
 from .method import Method as Method
 from .named import alpha_beta as alpha_beta
@@ -187,7 +187,13 @@ def _value(method: str | Method | Estimator) -> Method | Estimator:
     return get(method) if isinstance(method, str) else method
 
 
-_COMMON = ("fold", "unknown", "start", "attention")  # what `get` takes for every chain of rules
+_COMMON = (
+    "fold",
+    "unknown",
+    "start",
+    "attention",
+    "stabiliser",
+)  # what `get` takes for every chain of rules
 Explainer = Method | Estimator | InformationBottleneck  # what `lrpjax.attribute` takes
 
 
@@ -196,8 +202,9 @@ def get(name: str, **options: Any) -> Any:
 
     options: `fold`, `unknown` and `start` as on `Method`; `attention`, how LRP treats products of
     two values: "detached" (the default; CP-LRP: attention and gates are constants, and relevance
-    is conserved) or "uniform" (AttnLRP: half to each); all others go to the method's own function
-    (`get("rect-grad", percentile=95)`).
+    is conserved) or "uniform" (AttnLRP: half to each); `stabiliser`, an absolute number that LRP
+    adds to its denominators (default: 1e-9 of the layer's largest for one example); all others go
+    to the method's own function (`get("rect-grad", percentile=95)`).
     Raises ValueError for an unknown name, with the nearest ones, or a missing option.
     """
     common = {key: options.pop(key) for key in _COMMON if key in options}
@@ -218,7 +225,13 @@ def get(name: str, **options: Any) -> Any:
             f"base=lrpjax.methods.get(..., {next(iter(common))}=...)."
         )
     attention = common.pop("attention", "detached")
-    return _with_attention(replace(made, **common), attention)
+    stabiliser = common.pop("stabiliser", None)
+    made = _with_attention(replace(made, **common), attention)
+    if stabiliser is None:
+        return made
+    if not stabiliser > 0:
+        raise ValueError(f"stabiliser must be greater than 0, got {stabiliser}.")
+    return replace(made, composite=stabilised(made.composite, stabiliser))
 
 
 def _with_attention(method: Any, attention: str) -> Any:
@@ -259,4 +272,4 @@ def resolve_chain(method: str | Explainer, model: Any) -> Method:
 def table() -> str:
     """Every named method with its formula and its source, as text."""
     rows = [{"method": n, "formula": e.formula, "source": e.source} for n, e in TABLE.items()]
-    return f"{columns(rows)}\n\n{NOTATION}"
+    return f"{columns(rows)}\n\n{NOTATION}\n\n{STABILISERS}"

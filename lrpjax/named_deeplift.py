@@ -10,8 +10,8 @@ from .baselines import Baseline, baseline_of
 from .composites import for_every_kind
 from .entries import named
 from .method import Method
+from .rules import Rule, rule
 from .rules import deeplift as d
-from .rules import rule
 
 MaxPool = Literal["complete", "gradient"]
 # The kinds for which no difference from a reference is defined.
@@ -26,18 +26,24 @@ _WITHOUT = dict.fromkeys(("norm", "softmax", "product", "control", "unknown"))
     "no",
 )
 def deeplift_rescale(
-    baseline: Any = 0.0, *, baselines: Any = None, max_pool: MaxPool = "complete"
+    baseline: Any = 0.0,
+    *,
+    baselines: Any = None,
+    max_pool: MaxPool = "complete",
+    near_zero: float | None = None,
 ) -> Method:
     """baseline: a number, one input, or one for each image (N, ...). baselines: a set (K, ...) over
     which the contributions are averaged. Both are pytrees where the model's input is one.
 
     max_pool: "complete" gives what the maximum gained to its winner and what the baseline's lost to
-    that one's, so that contributions add up; "gradient" is the routing the paper ran.
+    that one's, so that contributions add up; "gradient" is the routing the paper ran. near_zero:
+    an absolute number below which an activation's difference counts as none (default: 1e-7 of the
+    layer's largest input for one example).
     """
     pools = {"complete": d.complete_max, "gradient": r.winner_takes_all}
     composite = for_every_kind(
         linear=rule(r.gradient),
-        activation=rule(d.rescale),
+        activation=_near_zero(d.rescale, near_zero),
         add=rule(r.add_copy),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
         sum=rule(r.gradient),
@@ -57,14 +63,24 @@ def deeplift_rescale(
     "no",
 )
 def deeplift_reveal_cancel(
-    baseline: Any = 0.0, *, baselines: Any = None, max_pool: MaxPool = "complete"
+    baseline: Any = 0.0,
+    *,
+    baselines: Any = None,
+    max_pool: MaxPool = "complete",
+    near_zero: float | None = None,
 ) -> Method:
     """One multiplier for positive and one for negative differences.
 
-    baseline, baselines, max_pool: as in `deeplift_rescale`.
+    baseline, baselines, max_pool, near_zero: as in `deeplift_rescale`.
     """
     x0 = baseline_of(baseline, baselines)
-    return _paired("deeplift-reveal-cancel", x0, max_pool, d.signed_linear, d.reveal_cancel)
+    return _paired(
+        "deeplift-reveal-cancel",
+        x0,
+        max_pool,
+        d.signed_linear,
+        _near_zero(d.reveal_cancel, near_zero),
+    )
 
 
 @named(
@@ -80,26 +96,30 @@ def deeplift_ablation(
     baselines: Any = None,
     max_pool: MaxPool = "complete",
     form: Literal["code", "text"] = "code",
+    near_zero: float | None = None,
 ) -> Method:
     """Rescale without the terms that mix the chains of both signs.
 
-    baseline, baselines, max_pool: as in `deeplift_rescale`. form: of the paper's code, or of its
+    baseline, baselines, max_pool, near_zero: as in `deeplift_rescale`. form: of the paper's code,
+    or of its
     text.
     """
     forms = {"code": d.ablated_code, "text": d.ablated_text}
     linear = _choice("form", form, forms)
     x0 = baseline_of(baseline, baselines)
-    return _paired("deeplift-ablation", x0, max_pool, linear, d.paired_rescale)
+    return _paired(
+        "deeplift-ablation", x0, max_pool, linear, _near_zero(d.paired_rescale, near_zero)
+    )
 
 
 def _paired(
-    name: str, baseline: Baseline, max_pool: str, linear: Callable, activation: Callable
+    name: str, baseline: Baseline, max_pool: str, linear: Callable, activation: Rule
 ) -> Method:
     pools = {"complete": d.paired_max, "gradient": d.paired_winner}
     composite = for_every_kind(
         linear=rule(linear),
         scale=rule(d.signed_scale),
-        activation=rule(activation),
+        activation=activation,
         add=rule(d.signed_add),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
         sum=rule(d.paired_gradient),
@@ -109,6 +129,14 @@ def _paired(
         **_WITHOUT,
     )
     return Method(name, composite, "one", paired=True, baseline=baseline)
+
+
+def _near_zero(function: Callable, near_zero: float | None) -> Rule:
+    if near_zero is None:
+        return rule(function)
+    if not near_zero > 0:
+        raise ValueError(f"near_zero must be greater than 0, got {near_zero}.")
+    return rule(function, near_zero=near_zero)
 
 
 def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:

@@ -33,7 +33,7 @@ from .graph import (
 from .method import Method
 from .reading import Reading, as_number, below, environment, read
 from .rules import Rule
-from .rules.rule import negative, positive, signs
+from .rules.rule import negative, positive, signs, taken_by
 
 Sums = dict[int, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the place of the layer
 
@@ -46,6 +46,10 @@ class Stage:
     rule: Rule
     op: Op | Linear
     pull: Callable
+
+
+# Is told of each stage of a chain: what arrives there, and what it sends on.
+Watch = Callable[["Chain", Stage, Sequence[jax.Array], Sequence[Any]], None]
 
 
 class Chain:
@@ -65,8 +69,10 @@ class Chain:
         layers: Sequence[Layer],
         baseline: Sequence[jax.Array] | None = None,
         sums: Sums | None = None,
+        watch: Watch | None = None,
     ):
         self.method, self.env, self.inputs = method, env, graph.program.inputs
+        self.watch = watch
         self.differences: dict[int, jax.Array] = {}  # or the two parts of each, if paired
         self.stages: list[Stage] = []
         at_baseline: dict[int, Any] | None = None
@@ -170,8 +176,7 @@ class Chain:
             return travelling * self.env[value]
         return travelling
 
-    def __call__(self, relevance: Relevance, see: Callable = lambda *_: None) -> Relevance:
-        """see: is called with each stage, what arrives there and what it sends on."""
+    def __call__(self, relevance: Relevance) -> Relevance:
         travelling, substituted = self.start(relevance), self.substituted
         for stage in reversed(self.stages):
             if not any(v in travelling for v in stage.layer.outputs):
@@ -180,7 +185,8 @@ class Chain:
                 raise NotImplementedError(_in_whole_numbers(self.method, stage.layer))
             arrived = self.arriving(stage, travelling)
             pulled = self.pulled(stage, arrived)
-            see(stage, arrived, pulled)
+            if self.watch is not None:
+                self.watch(self, stage, arrived, pulled)
             self.send(travelling, stage.layer.inputs, pulled)
         return {v: self.read_out(v, r) for v, r in travelling.items()}
 
@@ -207,11 +213,12 @@ def propagations(
     pieces: Sequence[Piece],
     *,
     as_is: bool = False,
+    watch: Watch | None = None,
 ) -> tuple[dict[int, Any], list[Callable[[Relevance], Relevance]]]:
     """The values at which relevance is injected and the model's outputs, and for each piece the
     map from relevance at its injected values to relevance at those where it is read (and others).
 
-    as_is: as in `derivative`; other methods have but one way.
+    as_is: as in `derivative`; other methods have but one way. watch: as in `chain`.
     """
     parts = [[graph.layers[place] for place in part.layers] for part in pieces]
     if not method.derivative:
@@ -219,7 +226,7 @@ def propagations(
         env, sums = values_for(
             graph, method, consts, leaves, [a for a in graph.layers if a.place in passed]
         )
-        return env, [chain(graph, method, env, part, sums) for part in parts]
+        return env, [chain(graph, method, env, part, sums, watch) for part in parts]
     known: dict[int, Any] = {}
     maps = []
     for part, own in zip(pieces, parts, strict=True):
@@ -277,14 +284,19 @@ def values_for(
 
 
 def chain(
-    graph: Graph, method: Method, env: dict[int, Any], layers: Sequence[Layer], sums: Sums
+    graph: Graph,
+    method: Method,
+    env: dict[int, Any],
+    layers: Sequence[Layer],
+    sums: Sums,
+    watch: Watch | None = None,
 ) -> Callable[[Relevance], Relevance]:
     """The method's chain over these layers; over several baselines, the mean of their chains.
 
-    env, sums: as of `values_for`.
+    env, sums: as of `values_for`. watch: of the chain of a method without a baseline.
     """
     if method.baseline is None:
-        return Chain(graph, method, env, layers, sums=sums)
+        return Chain(graph, method, env, layers, sums=sums, watch=watch)
     baselines = rows_of(method.baseline, [env[v] for v in graph.program.inputs])
     at = lambda baseline: Chain(graph, method, env, layers, baseline)
     if len(baselines[0]) == 1:
@@ -305,9 +317,7 @@ def substituted_sums(
     """For each layer for which the gradient stands in: the relevance of each image (N,) that
     arrives there, and what is sent on."""
     env, sums = values_for(graph, method, consts, leaves, below(graph, None))
-    links = Chain(graph, method, env, below(graph, None), sums=sums)
-    output, substituted = graph.program.outputs[0], links.substituted
-    found = {}
+    output, found = graph.program.outputs[0], {}
 
     def of_images(values: Sequence[int], maps: Sequence[Any]) -> jax.Array:
         batch = lambda v: graph.axes.batch[v] or 0
@@ -318,13 +328,14 @@ def substituted_sums(
         ]
         return sum(each, jnp.zeros(()))
 
-    def see(stage: Stage, arrived: Sequence, pulled: Sequence) -> None:
+    def watch(links: Chain, stage: Stage, arrived: Sequence, pulled: Sequence) -> None:
         layer = stage.layer
-        if layer.name in substituted:
+        if method.is_substituted(layer):
             ends = (of_images(layer.outputs, arrived), of_images(layer.inputs, pulled))
             found[layer.name] = ends
 
-    links({output: start_relevance(method, env[output], one_hot(target, env[output]))}, see)
+    links = Chain(graph, method, env, below(graph, None), sums=sums, watch=watch)
+    links({output: start_relevance(method, env[output], one_hot(target, env[output]))})
     return found
 
 
@@ -418,22 +429,42 @@ def relevance_from(
 
 
 def explained(
-    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
+    graph: Graph,
+    method: Method,
+    consts: Sequence[Any],
+    leaves: Sequence[Any],
+    target: Any,
+    watch: Watch | None = None,
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The logits (N, classes) and the relevance of each input for the target."""
     as_is = is_vjp(graph, method)
-    logits, propagate = _whole(graph, method, consts, leaves, as_is=as_is)
+    logits, propagate = _whole(graph, method, consts, leaves, as_is=as_is, watch=watch)
     return logits, propagate(one_hot(target, logits))
 
 
-explain = jax.jit(explained, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def explain(
+    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
+) -> tuple[jax.Array, list[jax.Array], dict[int, jax.Array]]:
+    """`explained`, and what absolute stabilisers take of the relevance: for each linear layer that
+    has one, by the number of its output, the largest share in an image."""
+    taken: dict[int, jax.Array] = {}
+
+    def watch(links: Chain, stage: Stage, arrived: Sequence, pulled: Sequence) -> None:
+        stabiliser = stage.rule.absolute
+        if stabiliser is not None and stage.rule.facts.stabilises and isinstance(stage.op, Linear):
+            (z,), (r,) = stage.layer.outputs, arrived
+            taken[z] = taken_by(stabiliser, stage.op, links.env[z], r)
+
+    logits, maps = explained(graph, method, consts, leaves, target, watch)
+    return logits, maps, taken
 
 
-def _whole(graph, method, consts, leaves, *, as_is=False) -> tuple[jax.Array, Callable]:
+def _whole(graph, method, consts, leaves, *, as_is=False, watch=None) -> tuple[jax.Array, Callable]:
     """The logits, and the map from a seed of their shape to the relevance of each input."""
     output, inputs = graph.program.outputs[0], graph.program.inputs
     whole = piece(below(graph, None), [output], inputs)
-    env, (pull,) = propagations(graph, method, consts, leaves, [whole], as_is=as_is)
+    env, (pull,) = propagations(graph, method, consts, leaves, [whole], as_is=as_is, watch=watch)
     logits = env[output]
 
     def propagate(seed):

@@ -1,7 +1,9 @@
 """DeepLIFT: multipliers of differences from a reference input. Shrikumar et al. 2017.
 
 x, y: input and output of the layer; x0, y0: the same at the reference; D = x - x0. A multiplier
-says how much of the output's difference one unit of the input's difference makes.
+says how much of the output's difference one unit of the input's difference makes. A difference is
+near zero below `near_zero`, an absolute number, or else below 1e-7 max(|x|, |x0|) over the layer's
+inputs of one example.
 
 Rescale sends one multiplier m down. RevealCancel sends two, m = (m+, m-) of shape (2, *x.shape),
 for the split D = D+ + D-. A paired rule is a pair of linear maps: from the multipliers of the
@@ -20,11 +22,11 @@ import jax.numpy as jnp
 from ..graph import Linear, Op, bare, tupled
 from .passing import gradient, moved, unbroadcast
 from .pooling import winner_takes_all
-from .rule import known, negative, positive
+from .rule import known, magnitude, negative, positive
 
 Pull = Callable[[Any], Any]
 Pair = tuple[Pull, Pull]
-NEAR_ZERO = 1e-7  # of the reference implementation
+NEAR_ZERO = 1e-7  # of a layer's largest input; the reference implementation has it absolute
 # Multipliers make sums complete, and no sum of them is kept.
 _MULTIPLIES = {
     "linear": True,
@@ -36,9 +38,13 @@ _MULTIPLIES = {
 
 
 @known(**_MULTIPLIES)
-def rescale(op: Op, x: jax.Array, y: jax.Array) -> Pull:
-    """m_x = m_y (y - y0) / (x - x0), the derivative at x0 where |x - x0| < 1e-7."""
-    ratio = _ratio(op, x, y)
+def rescale(op: Op, x: jax.Array, y: jax.Array, *, near_zero: float | None = None) -> Pull:
+    """m_x = m_y (y - y0) / (x - x0), the derivative at x0 where x - x0 is near zero."""
+    (x0,), y0 = op.reference
+    difference = x - x0
+    _, slope = jax.jvp(op.detail, (x0,), (jnp.ones_like(x0),))
+    near = jnp.abs(difference) < _near(op, x, near_zero)
+    ratio = jnp.where(near, slope, (y - y0) / jnp.where(near, 1, difference))
     return lambda m: m * ratio
 
 
@@ -118,23 +124,26 @@ def signed_scale(op: Linear, x: jax.Array, y: jax.Array) -> Pair:
 
 
 @known(**_MULTIPLIES)
-def reveal_cancel(op: Op, x: jax.Array, y: jax.Array) -> Pair:
+def reveal_cancel(op: Op, x: jax.Array, y: jax.Array, *, near_zero: float | None = None) -> Pair:
     """m+_x = m+ D+_y / D+ and m-_x = m- D-_y / D-, with r = x0 and y = f(x) in
 
     D+_y = (f(r + D+) - f(r) + f(r + D- + D+) - f(r + D-)) / 2, and D-_y with the signs swapped.
+    Below half of what is near zero, that is added to the denominator.
     """
     (r,), (plus, minus) = op.reference[0], op.split[0]
     both = plus + minus
     with_plus = (op(r + plus) - op(r) + op(r + both) - op(r + minus)) / 2
     with_minus = (op(r + minus) - op(r) + op(r + both) - op(r + plus)) / 2
-    ratio = jnp.stack([with_plus, with_minus]) / _away_from_zero(jnp.stack([plus, minus]))
+    near = _near(op, x, near_zero)
+    away = lambda d: jnp.where(2 * jnp.abs(d) < near, d + jnp.where(d < 0, -near, near), d)
+    ratio = jnp.stack([with_plus / away(plus), with_minus / away(minus)])
     return lambda m: m * ratio, lambda split: jnp.stack([with_plus, with_minus])
 
 
 @known(**_MULTIPLIES)
-def paired_rescale(op: Op, x: jax.Array, y: jax.Array) -> Pair:
+def paired_rescale(op: Op, x: jax.Array, y: jax.Array, *, near_zero: float | None = None) -> Pair:
     """`rescale` for both multipliers."""
-    pull = rescale(op, x, y)
+    pull = rescale(op, x, y, near_zero=near_zero)
     return pull, pull  # a diagonal map is its own transpose
 
 
@@ -183,16 +192,13 @@ def signed_add(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pair:
     return pull, _push(pull, y)
 
 
-def _ratio(op: Op, x: jax.Array, y: jax.Array) -> jax.Array:
-    (x0,), y0 = op.reference
-    difference = x - x0
-    _, slope = jax.jvp(op.detail, (x0,), (jnp.ones_like(x0),))
-    near = jnp.abs(difference) < NEAR_ZERO
-    return jnp.where(near, slope, (y - y0) / jnp.where(near, 1, difference))
-
-
-def _away_from_zero(d: jax.Array) -> jax.Array:
-    return jnp.where(jnp.abs(d) < NEAR_ZERO / 2, d + jnp.where(d < 0, -NEAR_ZERO, NEAR_ZERO), d)
+def _near(op: Op, x: jax.Array, near_zero: float | None) -> jax.Array:
+    """Below what a difference of an activation's inputs counts as none."""
+    if near_zero is not None:
+        return jnp.asarray(near_zero, x.dtype)
+    (x0,), _ = op.reference
+    largest = jnp.maximum(magnitude(op, x), magnitude(op, x0))
+    return jnp.maximum(NEAR_ZERO * largest, jnp.finfo(x.dtype).tiny)
 
 
 def _same(m: jax.Array) -> jax.Array:

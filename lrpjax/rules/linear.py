@@ -3,7 +3,8 @@
 Each docstring gives R_j, the relevance of input j, from R_i, that of output i. c_ij = W_ij x_j is
 the contribution of j to i, and c+ and c- are its positive and negative parts: with inputs of
 both signs, c+ = x+ W+ + x- W-, never x W+. x, z and R have the layer's shapes. A denominator d
-is d + 1e-9 sign(d), sign(0) = +1, where no other stabiliser is named.
+is d + s sign(d), sign(0) = +1: s is the `stabiliser` given, an absolute number, or else 1e-9 times
+max |d| over the layer's outputs of one example (see `rule.stabilise`).
 Sources: Bach et al. 2015; Montavon et al. 2017 and 2019; Sixt et al. 2020.
 """
 
@@ -18,7 +19,6 @@ import jax.numpy as jnp
 from ..graph import Linear
 from .rule import (
     OF_ANOTHER,
-    STABILISER,
     Rule,
     known,
     negative,
@@ -35,19 +35,19 @@ Bound = float | tuple[float, ...]
 @known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
 def epsilon(op: Linear, x: jax.Array, z: jax.Array, *, epsilon: float) -> Pull:
     """R_j = sum_i c_ij R_i / (z_i + epsilon sign z_i). Bach et al. 2015, eq. 58."""
-    return lambda r: x * op.T(r / stabilise(z, epsilon))
+    return lambda r: x * op.T(r / stabilise(op, z, epsilon))
 
 
 @known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
-def z(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
-    """R_j = sum_i c_ij R_i / z_i. Bach et al. 2015, eq. 56: epsilon with the stabiliser alone."""
-    return epsilon(op, x, z, epsilon=STABILISER)
+def z(op: Linear, x: jax.Array, z: jax.Array, *, stabiliser: float | None = None) -> Pull:
+    """R_j = sum_i c_ij R_i / z_i. Bach et al. 2015, eq. 56."""
+    return lambda r: x * op.T(r / stabilise(op, z, stabiliser))
 
 
 @known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
-def zplus(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
+def zplus(op: Linear, x: jax.Array, z: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik. Montavon et al. 2017; the Z+ of Sixt et al. 2020."""
-    return alpha_beta(op, x, z, alpha=1, beta=0, bias="none")
+    return alpha_beta(op, x, z, alpha=1, beta=0, bias="none", stabiliser=stabiliser)
 
 
 @known(
@@ -58,7 +58,14 @@ def zplus(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     inside_only=False,
 )
 def alpha_beta(
-    op: Linear, x: jax.Array, z: jax.Array, *, alpha: float, beta: float, bias: str
+    op: Linear,
+    x: jax.Array,
+    z: jax.Array,
+    *,
+    alpha: float,
+    beta: float,
+    bias: str,
+    stabiliser: float | None = None,
 ) -> Pull:
     """R_j = sum_i (alpha c+_ij / a_i - beta c-_ij / n_i) R_i. Bach et al. 2015, eq. 60.
 
@@ -71,7 +78,10 @@ def alpha_beta(
         "split": (None, None) if op.b is None else signs(op.b),
         "signed": (op.b, op.b),
     }[bias]
-    share = lambda weight, total, b: weight / stabilise(total if b is None else total + b)
+
+    def share(weight, total, b):
+        return weight / stabilise(op, total if b is None else total + b, stabiliser)
+
     if not beta:
         a, pull_a = _positive(op, x)
         share_a = share(alpha, a, to_a)
@@ -83,7 +93,9 @@ def alpha_beta(
 
 
 @known(linear=True, conserves=True, stabilises=True, takes_apart=True, inside_only=False)
-def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
+def gamma(
+    op: Linear, x: jax.Array, z: jax.Array, *, gamma: float, stabiliser: float | None = None
+) -> Pull:
     """R_j = sum_i (c_ij + gamma c^s_ij) R_i / (z_i + gamma (sum_k c^s_ik + b_i^s)), s = sign z_i.
 
     c^s and b^s are the parts of the sign of z_i: what agrees with the output is strengthened.
@@ -93,7 +105,7 @@ def gamma(op: Linear, x: jax.Array, z: jax.Array, *, gamma: float) -> Pull:
     (a, n), pull = _by_sign(op, x)
     up = z >= 0
     agreeing = jnp.where(up, a + positive(b), n + negative(b))
-    denominator = stabilise(z + gamma * agreeing)
+    denominator = stabilise(op, z + gamma * agreeing, stabiliser)
     share_a = jnp.where(up, 1 + gamma, 1) / denominator
     share_n = jnp.where(up, 1, 1 + gamma) / denominator
     return lambda r: pull(r * share_a, r * share_n)
@@ -114,14 +126,22 @@ def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
 
 
 @known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
-def zbox(op: Linear, x: jax.Array, z: jax.Array, *, low: Bound, high: Bound) -> Pull:
+def zbox(
+    op: Linear,
+    x: jax.Array,
+    z: jax.Array,
+    *,
+    low: Bound,
+    high: Bound,
+    stabiliser: float | None = None,
+) -> Pull:
     """R_j = sum_i (W+_ij (x_j - l) + W-_ij (x_j - u)) R_i / sum_k (the same). Montavon et al. 2017.
 
     That is W x - W+ l - W- u, of terms that are not negative for inputs in the box [l, u]. The
     bounds are a number each or one for each channel; the bias takes no part.
     """
     above, below = x - _per_channel(op, x, low), x - _per_channel(op, x, high)
-    total = stabilise(op(above, positive) + op(below, negative))
+    total = stabilise(op, op(above, positive) + op(below, negative), stabiliser)
 
     def pull(r):
         s = r / total

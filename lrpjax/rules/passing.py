@@ -67,13 +67,13 @@ def _pullback(function: Callable, inputs: Sequence[jax.Array], y: Any) -> Pull:
 
 
 @known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
-def input_times_gradient(op: Op, *values: jax.Array) -> Pull:
+def input_times_gradient(op: Op, *values: jax.Array, stabiliser: float | None = None) -> Pull:
     """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean, or any linear map of values."""
     *inputs, y = values
     _, pull = jax.vjp(op, *inputs)
 
     def towards(r):
-        shares = pull(r / stabilise(y))
+        shares = pull(r / stabilise(op, y, stabiliser))
         return bare(x * share for x, share in zip(inputs, shares, strict=True))
 
     return towards
@@ -86,7 +86,7 @@ def one_to_one(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
 
 
 @known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
-def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+def positive_share(op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik, c_ij = J_ij x_j: the z+ rule of a sum or a mean.
 
     That of `input_times_gradient` where no input is negative. All of an output's J_ij have one
@@ -95,7 +95,7 @@ def positive_share(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     _, pull = jax.vjp(op, x)
     along = lambda v: jax.jvp(op, (x,), (v,))[1]
     unsigned = along(jnp.abs(x))
-    total = stabilise((jnp.abs(unsigned) + along(x)) / 2)
+    total = stabilise(op, (jnp.abs(unsigned) + along(x)) / 2, stabiliser)
     up = unsigned >= 0
 
     def towards(r):
@@ -163,12 +163,14 @@ def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
 
 
 @known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
-def add_signed(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
+def add_signed(
+    op: Op, a: jax.Array, c: jax.Array, y: jax.Array, *, stabiliser: float | None = None
+) -> Pull:
     """R_a = a R / (a + c), R_c = c R / (a + c), for a - c with -c in c's place."""
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
 
     def pull(r):
-        s = r / stabilise(y)
+        s = r / stabilise(op, y, stabiliser)
         return tuple(unbroadcast(t * s, v) for t, v in zip(terms, (a, c), strict=True))
 
     return pull
@@ -186,6 +188,7 @@ def add_alpha_beta(
     alpha: float,
     beta: float,
     clip: tuple[float, float] | None = None,
+    stabiliser: float | None = None,
 ) -> Pull:
     """R_a = alpha a+ R / (a+ + c+) - beta a- R / (a- + c-), and the same for c.
 
@@ -194,8 +197,8 @@ def add_alpha_beta(
     code.
     """
     terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
-    total_plus = stabilise(positive(terms[0]) + positive(terms[1]))
-    total_minus = -stabilise(-negative(terms[0]) - negative(terms[1]))
+    total_plus = stabilise(op, positive(terms[0]) + positive(terms[1]), stabiliser)
+    total_minus = -stabilise(op, -negative(terms[0]) - negative(terms[1]), stabiliser)
     # beta = 0 leaves nothing to multiply: XLA would keep 0 * n, which may be NaN.
     part = lambda t: (
         alpha * positive(t) / total_plus - (beta * negative(t) / total_minus if beta else 0)

@@ -35,7 +35,7 @@ def winners(eqn: Eqn, x: jax.Array) -> Pull:
 
 
 @known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
-def proportional(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+def proportional(op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i x_j R_i / sum_k x_k over window i: the z rule of the window's sum."""
     if op.detail.name == "reduce_max":
         window_sum = lambda x: x.sum(op.detail.params["axes"])
@@ -52,7 +52,7 @@ def proportional(op: Op, x: jax.Array, y: jax.Array) -> Pull:
             p["window_dilation"],
         )
     total, pull = jax.vjp(window_sum, x)
-    return lambda r: x * pull(r / stabilise(total))[0]
+    return lambda r: x * pull(r / stabilise(op, total, stabiliser))[0]
 
 
 def _tiles(shape: tuple[int, ...], p: dict) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-STABILISER = 1e-9
+STABILISER = 1e-9  # of the largest denominator of a layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,23 @@ class Rule:
         parameters = dict(self.parameters)
         return Facts(**{k: v(**parameters) if callable(v) else v for k, v in said.items()})
 
+    @property
+    def absolute(self) -> float | None:
+        """What it adds to its denominators whatever their size; None if it follows their size."""
+        given = dict(self.parameters)
+        if "of" in given:
+            return given["of"].absolute
+        return given.get("epsilon", given.get("stabiliser"))
+
+    def stabilised(self, stabiliser: float) -> Rule:
+        """The rule with this number added to its denominators, if it has a choice there."""
+        given = dict(self.parameters)
+        if "of" in given:
+            given["of"] = given["of"].stabilised(stabiliser)
+        if "stabiliser" in signature(self.function).parameters:
+            given["stabiliser"] = stabiliser
+        return rule(self.function, **given)
+
     def __str__(self) -> str:
         name = self.function.__name__.rstrip("_").replace("_", "-")
         shown = ", ".join(f"{k}={_short(v)}" for k, v in self.parameters)
@@ -93,9 +111,45 @@ OF_ANOTHER = {field.name: _of_another(field.name) for field in fields(Facts)}
 """The facts of a rule that is made of another, its parameter `of`."""
 
 
-def stabilise(z: jax.Array, epsilon: float = STABILISER) -> jax.Array:
-    """z + epsilon sign(z) with sign(0) = +1: the same number, never zero."""
-    return z + jnp.where(z >= 0, epsilon, -epsilon).astype(z.dtype)
+def stabilise(op: Any, d: jax.Array, stabiliser: float | None = None) -> jax.Array:
+    """d + s sign(d), sign(0) = +1, for denominators d of the outputs of the layer `op`.
+
+    s is the stabiliser given, or 1e-9 max |d| over the layer's outputs of one example and at least
+    the smallest normal number: the map of c R and c d is then that of R and d. Where all d of an
+    example are 0 they count as infinite: there is nothing to share out by, and relevance ends.
+    """
+    d = d.astype(jnp.promote_types(d.dtype, jnp.float32))
+    if stabiliser is not None:
+        return d + jnp.where(d >= 0, stabiliser, -stabiliser).astype(d.dtype)
+    largest = magnitude(op, d)
+    s = jnp.maximum(STABILISER * largest, jnp.finfo(d.dtype).tiny)
+    return jnp.where(largest == 0, jnp.inf, d + jnp.where(d >= 0, s, -s))
+
+
+def taken_by(stabiliser: float, op: Any, z: jax.Array, r: jax.Array) -> jax.Array:
+    """What an absolute stabiliser e of denominators z takes of their relevance: the largest share
+    sum |R_i| e / (|z_i| + e) / sum |R_i| of an example; 0 where there is no relevance."""
+    within = _within(op, z)
+    size = jnp.abs(r)
+    lost = (size * (stabiliser / (jnp.abs(z) + stabiliser))).sum(within)
+    return jnp.max(lost / nonzero(size.sum(within)), initial=0)
+
+
+def magnitude(op: Any, v: jax.Array) -> jax.Array:
+    """max |v| over one example, to broadcast to v, of the shape of the output of the layer `op`;
+    of what is finite, as a mask's infinity is no value of the layer.
+
+    Where the batch's axis is not known it counts as the first, which holds the batch after merges
+    such as reshape(N * T, C).
+    """
+    size = jnp.where(jnp.isinf(v), 0, jnp.abs(v))
+    return jnp.max(size, _within(op, v), keepdims=True, initial=0)
+
+
+def _within(op: Any, v: jax.Array) -> tuple[int, ...]:
+    """The axes of a layer's output that are no batch."""
+    batch = op.layer.batch or 0
+    return tuple(axis for axis in range(v.ndim) if axis != batch)
 
 
 def nonzero(total: jax.Array) -> jax.Array:

@@ -58,7 +58,8 @@ def test_the_ledger_by_hand(model):
     # x = (1, 1): h = (1+3+1, 2+1-1) = (5, 2); z2 = 5 + 4 + 2 = 11, the start relevance.
     # fc2: contributions 5 and 4 of 11, so the bias takes 2. fc1: unit 1 holds 5 = (1 + 3) + 1,
     # unit 2 holds 4 = (2 + 1) / 2 * 4 - 1 / 2 * 4: R_in = 4/5 * 5 + 3/2 * 4 = 10, bias 1 - 2.
-    checked = lrp.plan(model, jnp.ones((1, 2)), "lrp-z").check(jnp.ones((1, 2)), target=0)
+    exactly = lrp.methods.get("lrp-z", stabiliser=1e-12)
+    checked = lrp.plan(model, jnp.ones((1, 2)), exactly).check(jnp.ones((1, 2)), target=0)
     ledger = {row["layer"]: row for row in checked.rows}
     assert ledger["fc2"]["relevance_out"] == pytest.approx(11, abs=1e-8)
     assert ledger["fc2"]["relevance_in"] == pytest.approx(9, abs=1e-8)

@@ -91,9 +91,10 @@ def attention(x):
 
 
 def dense(rule, W, x, R):
-    """A rule on z = x W, token by token, for W constant or given by the other factor."""
-    layer = oracle.Affine(W.T, np.zeros(W.shape[1]), W.T != 0)
-    return np.stack([rule(layer, row, r) for row, r in zip(x, R, strict=True)])
+    """A rule on z = x W for all tokens, for W constant or given by the other factor."""
+    of_all = np.kron(np.eye(len(x)), W.T)
+    layer = oracle.Affine(of_all, np.zeros(len(of_all)), of_all != 0)
+    return rule(layer, x.ravel(), R.ravel()).reshape(x.shape)
 
 
 def matmul(rule, a, b, R):
@@ -110,9 +111,7 @@ def attention_oracle(rule, x, R, share):
         return dense(rule, WV, x, dense(rule, A.T, v.T, R.T).T)
     of_A, of_v = matmul(rule, A, v, R)
     of_scores = scores * (of_A - A * of_A.sum(-1, keepdims=True))
-    one = oracle.Affine(np.eye(TOKENS) / np.sqrt(WIDTH), np.zeros(TOKENS), np.eye(TOKENS) != 0)
-    unscaled = q @ k.T
-    of_products = np.stack([rule(one, row, r) for row, r in zip(unscaled, of_scores, strict=True)])
+    of_products = dense(rule, np.eye(TOKENS) / np.sqrt(WIDTH), q @ k.T, of_scores)
     of_q, of_kT = matmul(rule, q, k.T, of_products)
     return sum(dense(rule, W, x, r) for W, r in ((WQ, of_q), (WK, of_kT.T), (WV, of_v)))
 
@@ -244,7 +243,8 @@ def test_an_lstm_cell_against_the_oracle():
     def by_hand(before, given, r):
         f, i, _, g = (given @ w for w in weights)
         s = lambda v: 1 / (1 + np.exp(-v))
-        of_before, of_g = oracle.add_signed(s(f) * before, s(i) * np.tanh(g), r)
+        terms = (s(f) * before, s(i) * np.tanh(g), r)
+        (of_before,), (of_g,) = oracle.add_signed(*(v[None] for v in terms))
         return of_before, dense(oracle.epsilon, weights[3], given, of_g)
 
     expected = zip(*map(by_hand, X, X[::-1], R), strict=True)

@@ -2,7 +2,8 @@
 
 Written from the equations alone: W (out, in) is the layer's dense matrix, b (out) its offset,
 x (in) the layer's input, R (out) the relevance of its output, c_ij = W_ij x_j what input j
-contributes to output i. Denominators are stabilised, but for those of flat and w-square.
+contributes to output i. Denominators are stabilised, but for those of flat and w-square: by 1e-9 of
+the example's largest, or by an absolute number; where all are 0 nothing is shared out.
 Nothing here is fast, and nothing is shared with the library.
 """
 
@@ -52,7 +53,9 @@ def _or_one(d: np.ndarray) -> np.ndarray:
     return np.where(d == 0, 1, d)
 
 
-def stabilise(d: np.ndarray, eps: float = 1e-9) -> np.ndarray:
+def stabilise(d: np.ndarray, eps: float | None = None) -> np.ndarray:
+    if eps is None:
+        eps = 1e-9 * np.abs(d).max(initial=0) or np.inf
     return d + np.where(d < 0, -eps, eps)
 
 
@@ -61,7 +64,7 @@ def _share(c: np.ndarray, d: np.ndarray, R: np.ndarray) -> np.ndarray:
     return c.T @ (R / d)
 
 
-def z(layer: Affine, x: np.ndarray, R: np.ndarray, eps: float = 1e-9) -> np.ndarray:
+def z(layer: Affine, x: np.ndarray, R: np.ndarray, eps: float | None = None) -> np.ndarray:
     c = layer.W * x
     return _share(c, stabilise(c.sum(1) + layer.b, eps), R)
 
@@ -149,21 +152,27 @@ def winner_takes_all(pool: Iterable[list[int]], x: np.ndarray, R: np.ndarray) ->
 
 def proportional(pool: Iterable[list[int]], x: np.ndarray, R: np.ndarray) -> np.ndarray:
     """Each window shares its relevance in proportion to its values."""
-    out = np.zeros(x.size)
-    for window, r in zip(pool, R.ravel(), strict=True):
-        out[window] += x.ravel()[window] * r / stabilise(x.ravel()[window].sum())
+    out, pool = np.zeros(x.size), list(pool)
+    totals = stabilise(np.array([x.ravel()[window].sum() for window in pool]))
+    for window, total, r in zip(pool, totals, R.ravel(), strict=True):
+        out[window] += x.ravel()[window] * r / total
     return out
 
 
+def _each(d: np.ndarray) -> np.ndarray:
+    """`stabilise` for each example of a batch (N, ...); a vector is one example."""
+    return stabilise(d) if d.ndim < 2 else np.stack([stabilise(one) for one in d])
+
+
 def add_signed(a: np.ndarray, c: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return a * R / stabilise(a + c), c * R / stabilise(a + c)
+    return a * R / _each(a + c), c * R / _each(a + c)
 
 
 def add_alpha_beta(
     a: np.ndarray, c: np.ndarray, R: np.ndarray, alpha: float, beta: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    A = stabilise(np.maximum(a, 0) + np.maximum(c, 0))
-    N = -stabilise(-(np.minimum(a, 0) + np.minimum(c, 0)))
+    A = _each(np.maximum(a, 0) + np.maximum(c, 0))
+    N = -_each(-(np.minimum(a, 0) + np.minimum(c, 0)))
     part = lambda v: alpha * np.maximum(v, 0) * R / A - beta * np.minimum(v, 0) * R / N
     return part(a), part(c)
 

@@ -121,25 +121,27 @@ CAPTUM = {
 }
 TRAPEZOID = "IntegratedGradients riemann_trapezoid"
 
+ADDED = {"stabiliser": 1e-9}  # by zennit to each denominator, whatever its size
+get = partial(lrp.methods.get, **ADDED)
 ZBOX = or_else(
-    first_layer(rule(lrp.rules.zbox, low=LOW, high=HIGH)), lrp.methods.get("lrp-epsilon").composite
+    first_layer(rule(lrp.rules.zbox, low=LOW, high=HIGH, **ADDED)), get("lrp-epsilon").composite
 )
 # zennit's EpsilonPlusFlat as it stands keeps the positive part of the bias in z+'s denominator.
 EPSILON_PLUS_SPLIT_FLAT = or_else(
-    by_kind(conv=rule(lrp.rules.alpha_beta, alpha=1, beta=0, bias="split")),
-    lrp.methods.get("lrp-epsilon").composite,
+    by_kind(conv=rule(lrp.rules.alpha_beta, alpha=1, beta=0, bias="split", **ADDED)),
+    get("lrp-epsilon").composite,
 )
 ZENNIT = {
-    "Epsilon": (lrp.methods.get("lrp-epsilon"), EXACT),
-    "Epsilon 0.25": (lrp.methods.get("lrp-epsilon", epsilon=0.25), EXACT),
-    "Epsilon stabiliser": (lrp.methods.get("lrp-z"), EXACT),
-    "Gamma": (lrp.methods.get("lrp-gamma"), EXACT),
-    "ZPlus": (lrp.methods.get("lrp-zplus"), EXACT),
-    "ZPlus split": (lrp.methods.alpha_beta(1, 0, bias="split"), EXACT),
-    "AlphaBeta": (lrp.methods.get("lrp-alpha2-beta1"), EXACT),
-    "AlphaBeta split": (lrp.methods.alpha_beta(2, 1, bias="split"), EXACT),
-    "Flat": (lrp.methods.get("lrp-flat"), EXACT),
-    "WSquare": (lrp.methods.get("lrp-wsquare"), EXACT),
+    "Epsilon": (get("lrp-epsilon"), EXACT),
+    "Epsilon 0.25": (get("lrp-epsilon", epsilon=0.25), EXACT),
+    "Epsilon stabiliser": (get("lrp-z"), EXACT),
+    "Gamma": (get("lrp-gamma"), EXACT),
+    "ZPlus": (get("lrp-zplus"), EXACT),
+    "ZPlus split": (get("lrp-alpha1-beta0", bias="split"), EXACT),
+    "AlphaBeta": (get("lrp-alpha2-beta1"), EXACT),
+    "AlphaBeta split": (get("lrp-alpha2-beta1", bias="split"), EXACT),
+    "Flat": (get("lrp-flat"), EXACT),
+    "WSquare": (get("lrp-wsquare"), EXACT),
     "ZBox": (lrp.methods.Method("zbox", ZBOX), EXACT),
     "EpsilonPlusFlat": (
         lrp.methods.Method(
@@ -148,8 +150,8 @@ ZENNIT = {
         ),
         STABILISED,
     ),
-    "EpsilonPlusFlat unbiased": (lrp.methods.get("epsilon-plus-flat"), STABILISED),
-    "EpsilonGammaBox": (lrp.methods.get("epsilon-gamma-box", low=LOW, high=HIGH), EXACT),
+    "EpsilonPlusFlat unbiased": (get("epsilon-plus-flat"), STABILISED),
+    "EpsilonGammaBox": (get("epsilon-gamma-box", low=LOW, high=HIGH), EXACT),
 }
 
 

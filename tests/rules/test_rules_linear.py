@@ -245,6 +245,8 @@ def test_folding_makes_a_difference():
     assert oracle.error(*found) > 1e-3
 
 
+absolute = partial(lrp.methods.get, stabiliser=1e-9)
+
 # One unit: weights, bias, input and relevance, and the relevance of the input by hand.
 BY_HAND = {
     # c = (1, -1), A = 1, N = -1: (1/1 R, 0) and (2/1 R, -1 (-1/-1) R)
@@ -256,10 +258,10 @@ BY_HAND = {
     ),
     # A = 1 - 1 = 0, which counts as 1e-9, N = -1 - 1 = -2: (1/1e-9 R, 0) and as above
     "negative-bias-signed-alpha1": (
-        (1, -1), -1, (1, 1), -1, lrp.methods.alpha_beta(1, 0, bias="signed"), (-1e9, 0)
+        (1, -1), -1, (1, 1), -1, absolute("lrp-alpha1-beta0", bias="signed"), (-1e9, 0)
     ),
     "negative-bias-signed-alpha2": (
-        (1, -1), -1, (1, 1), -1, lrp.methods.alpha_beta(2, 1, bias="signed"), (-2e9, 1 / 2)
+        (1, -1), -1, (1, 1), -1, absolute("lrp-alpha2-beta1", bias="signed"), (-2e9, 1 / 2)
     ),
     # c = (1, 2), all of it positive though both inputs have another sign than in w+ x
     "zplus-negative-input": ((-1, 1), 0, (-1, 2), 3, "lrp-zplus", (1, 2)),
@@ -267,8 +269,9 @@ BY_HAND = {
     "zplus-nothing-positive": ((1, -2), 5, (-1, 1), 3, "lrp-zplus", (0, 0)),
     # c = (1, 2), nothing is negative: 2 (1/3, 2/3) R
     "alpha2-nothing-negative": ((1, 2), 0, (1, 1), 3, "lrp-alpha2-beta1", (2, 4)),
-    # z = 1 - 1 = 0, which counts as 1e-9 or 1e-6
-    "z-of-zero": ((1, -1), 0, (1, 1), 1, "lrp-z", (1e9, -1e9)),
+    # z = 1 - 1 = 0, which counts as 1e-9 or 1e-6; or as infinite, as all z of the layer are 0
+    "z-of-zero": ((1, -1), 0, (1, 1), 1, absolute("lrp-z"), (1e9, -1e9)),
+    "z-of-nothing-but-zero": ((1, -1), 0, (1, 1), 1, "lrp-z", (0, 0)),
     "epsilon-of-zero": ((1, -1), 0, (1, 1), 1, "lrp-epsilon", (1e6, -1e6)),
     # at z = 0 the sign is +: (1 + 1/4, -1) / (0 + 1/4)
     "gamma-of-zero": ((1, -1), 0, (1, 1), 1, "lrp-gamma", (5, -4)),
