@@ -1,0 +1,46 @@
+"""From a seed to a network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .blocks_modern import BLOCKS
+from .description import Net
+from .draft import ACTS, Draft
+
+CLASSES = 3
+LARGEST = 26  # nodes
+
+
+def draw(seed: int) -> Net:
+    """One to four blocks on an image, on tokens or on a vector, and a head. Two examples."""
+    d = Draft(seed, fold=bool(np.random.default_rng([seed, 1]).random() < 0.75))
+    shape = d.choose((4, 4, 2), (4, 3, 4), (3, 4), (4, 4), (5,), (4,))
+    i = d.add("input", shape=shape)
+    if d.chance(0.7):
+        i = d.layer(i, 4)
+    for _ in range(d.choose(1, 2, 2, 3)):
+        if len(d.nodes) < LARGEST:
+            i = d.choose(*BLOCKS[len(d.shape(i))])(d, i)
+    i = _head(d, i)
+    x = d.rng.normal(size=(2, *shape))
+    return d.net(np.abs(x) if d.chance(0.2) else x)
+
+
+def _head(d: Draft, i: int) -> int:
+    """To a vector by a mean, a maximum, the first token or all of them; then to the logits."""
+    rank = len(d.shape(i))
+    if rank > 1:
+        axes = tuple(range(rank - 1))
+        kind = d.choose("mean", "mean", "max_over", "flatten", "first")
+        if kind in ("mean", "max_over"):
+            i = d.add(kind, i, axes=axes)
+        elif kind == "first" and rank == 2:
+            i = d.add("take", i, slice=(0, 0))
+        else:
+            i = d.add("reshape", i, shape=(int(np.prod(d.shape(i))),))
+    i = d.layer(i, 4) if d.chance(0.3) else i
+    return d.dense(i, CLASSES)
+
+
+__all__ = ["ACTS", "CLASSES", "draw"]
