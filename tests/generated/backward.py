@@ -23,6 +23,7 @@ Array = np.ndarray
 STEP = 1e-100
 MOVES = ("spread", "where", "take", "concat", "reshape", "transpose")
 LINEAR = ("dense", "conv")
+SCALES = ("affine", "factor", "offset")
 NEAR = 1e-7  # DeepLIFT: below this difference the ratio is the slope
 
 
@@ -42,7 +43,7 @@ def groups(net: Net) -> list[Group]:
     """Affine maps and factors join the product in front of them, else the dense layer behind."""
     owner: dict[int, list[int]] = {}
     nodes, joined = net.nodes, []
-    foldable = lambda i: nodes[i].kind in ("affine", "factor") and np.ndim(nodes[i].get("by")) < 2
+    foldable = lambda i: nodes[i].kind in SCALES and np.ndim(nodes[i].get("by")) < 2
     for i, node in enumerate(nodes):
         if node.kind == "input":
             continue
@@ -61,7 +62,9 @@ def groups(net: Net) -> list[Group]:
     split = [
         part
         for group in joined
-        for part in ([group] if any(nodes[i].kind in LINEAR for i in group) else [[i] for i in group])
+        for part in (
+            [group] if any(nodes[i].kind in LINEAR for i in group) else [[i] for i in group]
+        )
     ]
     return [Group(tuple(g), nodes[g[0]].reads) for g in split]
 
@@ -115,7 +118,7 @@ def _lrp(net: Net, group: Group, method: Method, xs: list[Array], R: Array, s: f
     node = net.nodes[group.nodes[-1]]
     kinds = {net.nodes[i].kind for i in group.nodes}
     f, x = _function(net, group), xs[0]
-    if kinds & set(LINEAR) or node.kind == "affine":
+    if kinds & set(LINEAR) or node.kind in ("affine", "offset"):
         return [method.linear(_linear(net, group, x), x.ravel(), R, s)]
     if node.kind == "attention":
         return [None, None, method.linear(_attention(node, xs), xs[2].ravel(), R, s)]
@@ -191,5 +194,5 @@ def determined(net: Net, method: Method, x: Array, R: Array) -> Array | None:
         return None
     moved = relevance(net, method, x, R, s=SENSITIVE) if method.family == "lrp" else plain
     size = np.abs(plain).max()
-    fits = np.isfinite(plain).all() and 1e-6 < size and np.abs(moved - plain).max() <= MOVED * size
+    fits = np.isfinite(plain).all() and size > 1e-6 and np.abs(moved - plain).max() <= MOVED * size
     return plain if fits else None

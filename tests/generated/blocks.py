@@ -58,6 +58,8 @@ def shared(d: Draft, i: int) -> int:
         return _same_conv(d, i)
     first = d.act(d.dense(i, c), *ACTS)
     param = d.nodes[first - 1].param
+    if d.chance(0.7):
+        d.expect(f"{param}_2")
     again = d.act(d.add("dense", first, param=param), *ACTS)
     if d.chance(0.3):
         again = d.act(d.add("dense", again, param=param), *ACTS)
@@ -91,9 +93,14 @@ def factor(d: Draft, i: int) -> int:
 def constants(d: Draft, i: int) -> int:
     """Some places hold a constant instead, also a negative one."""
     i, shape = d.act(i, *ACTS), d.shape(i)
-    mask = np.ones(shape, bool)
-    mask.flat[1 :: d.choose(2, 3)] = False
-    return d.linear(d.add("where", i, mask=mask, other=d.choose(-1.5, 0.7, 0.0, -5.0)))
+    mask, kept = np.ones(shape, bool), None
+    if d.chance() and shape[-1] > 1:
+        kept = shape[-1] - 1
+        mask[..., kept:] = False
+    else:
+        mask.flat[1 :: d.choose(2, 3)] = False
+    other = d.choose(-1.5, 0.7, 0.0, -5.0)
+    return d.linear(d.add("where", i, mask=mask, other=other, kept=kept))
 
 
 def gate(d: Draft, i: int) -> int:

@@ -55,7 +55,9 @@ def modulated(d: Draft, i: int) -> int:
     c, axes = d.shape(i)[-1], tuple(range(len(d.shape(i)) - 1))
     condition = d.add("mean", i, axes=axes) if axes else d.layer(i)
     spread = lambda v: d.add("spread", v, axes=axes, shape=d.shape(i)) if axes else v
-    scale = spread(d.dense(condition, c, bias=True))
+    scale = d.dense(condition, c, bias=True)
+    # Without folding, this offset and the bias could not be told apart.
+    scale = spread(d.add("offset", scale, by=1.0) if d.fold else scale)
     shift = spread(d.dense(condition, c))
     return d.add("add", d.mul(_any_norm(d, i), scale, None), shift, sign=1)
 

@@ -46,7 +46,9 @@ class Case:
 def fits(net: Net, method: Method, rewriting: Rewriting) -> bool:
     """Whether this may be asked: epsilon is absolute, so that an input may not be rescaled."""
     homogeneous = method.name != "lrp-epsilon" or rewriting.factor == 1
-    return method.family not in net.refused and rewriting.applies(net) and homogeneous
+    derivative = method.family != "gradient" or rewriting.derivative
+    able = method.family not in net.refused and derivative
+    return able and rewriting.applies(net) and homogeneous
 
 
 def case(
@@ -135,4 +137,4 @@ def scales(case: Case) -> bool:
     return case.method.family == "deeplift"
 
 
-__all__ = ["Case", "Callable", "case", "failures", "function", "jnp", "replace"]
+__all__ = ["Callable", "Case", "case", "failures", "function", "jnp", "replace"]

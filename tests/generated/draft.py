@@ -24,7 +24,6 @@ class Draft:
         self.loops: list[tuple[int, int, int]] = []
         self.biases = bool(self.rng.random() < 0.7)
         self._names = list(self.rng.permutation(NAMES))
-        self._shapes: dict[int, Any] = {}
 
     # --- draws ---------------------------------------------------------------------------------
 
@@ -34,9 +33,15 @@ class Draft:
     def choose(self, *options: Any) -> Any:
         return options[int(self.rng.integers(len(options)))]
 
+    def expect(self, name: str) -> None:
+        """The next parameter's name, if it is still free."""
+        self._names = [n for n in self._names if n != name]
+        self._names += [name] if name not in self.params else []
+
     def name(self) -> str:
-        if self._names:
-            return str(self._names.pop())
+        while self._names:
+            if (name := str(self._names.pop())) not in self.params:
+                return name
         return f"{self.choose('fc', 'block', 'conv')}_{len(self.params)}"
 
     # --- nodes ---------------------------------------------------------------------------------
@@ -79,11 +84,19 @@ class Draft:
         h, w, c = self.shape(i)
         kh, kw_ = min(h, self.choose(1, 2, 3)), min(w, self.choose(2, 3))
         groups = self.choose(*(g for g in (1, 1, 2, c) if c % g == 0 and features % g == 0))
-        padding = self.choose(((0, 0), (0, 0)), ((kh // 2, kh // 2), (kw_ // 2, 0)), ((1, 1), (0, 1)))
+        padding = self.choose(
+            ((0, 0), (0, 0)), ((kh // 2, kh // 2), (kw_ // 2, 0)), ((1, 1), (0, 1))
+        )
         strides = self.choose((1, 1), (1, 1), (2, 1))
         param = self.weights(kh, kw_, c // groups, features, **kw)
         return self.add(
-            "conv", i, param=param, window=(kh, kw_), strides=strides, padding=padding, groups=groups
+            "conv",
+            i,
+            param=param,
+            window=(kh, kw_),
+            strides=strides,
+            padding=padding,
+            groups=groups,
         )
 
     def affine(self, i: int) -> int:
@@ -128,5 +141,14 @@ class Draft:
 ACTS = (
     *("relu",) * 12,
     *("leaky_relu", "elu", "selu", "tanh", "softplus", "silu", "gelu", "gelu_tanh", "relu6"),
-    *("mish", "hard_swish", "hard_tanh", "log_sigmoid", "soft_sign", "clip", "clip_wide", "minimum"),
+    *(
+        "mish",
+        "hard_swish",
+        "hard_tanh",
+        "log_sigmoid",
+        "soft_sign",
+        "clip",
+        "clip_wide",
+        "minimum",
+    ),
 )

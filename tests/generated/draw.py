@@ -6,24 +6,24 @@ import numpy as np
 
 from .blocks_modern import BLOCKS
 from .description import Net
-from .draft import ACTS, Draft
+from .draft import Draft
 
 CLASSES = 3
-LARGEST = 26  # nodes
 
 
-def draw(seed: int) -> Net:
-    """One to four blocks on an image, on tokens or on a vector, and a head. Two examples."""
+def draw(seed: int, blocks: int = 2) -> Net:
+    """One to `blocks` parts on an image, on tokens or on a vector, and a head. Two examples."""
     d = Draft(seed, fold=bool(np.random.default_rng([seed, 1]).random() < 0.75))
     shape = d.choose((4, 4, 2), (4, 3, 4), (3, 4), (4, 4), (5,), (4,))
     i = d.add("input", shape=shape)
     if d.chance(0.7):
         i = d.layer(i, 4)
-    for _ in range(d.choose(1, 2, 2, 3)):
-        if len(d.nodes) < LARGEST:
-            i = d.choose(*BLOCKS[len(d.shape(i))])(d, i)
+    for _ in range(int(d.rng.integers(1, blocks + 1))):
+        i = d.choose(*BLOCKS[len(d.shape(i))])(d, i)
     i = _head(d, i)
     x = d.rng.normal(size=(2, *shape))
+    clips = any(node.get("name") in ("clip", "clip_wide", "minimum") for node in d.nodes)
+    x = x * 20 if clips and d.chance() else x  # so that they cut
     return d.net(np.abs(x) if d.chance(0.2) else x)
 
 
@@ -41,6 +41,3 @@ def _head(d: Draft, i: int) -> int:
             i = d.add("reshape", i, shape=(int(np.prod(d.shape(i))),))
     i = d.layer(i, 4) if d.chance(0.3) else i
     return d.dense(i, CLASSES)
-
-
-__all__ = ["ACTS", "CLASSES", "draw"]

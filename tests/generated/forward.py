@@ -181,6 +181,7 @@ FORWARD: dict[str, Callable[..., Array]] = {
     "conv": conv,
     "affine": affine,
     "factor": lambda node, p, x: x * node["by"],
+    "offset": lambda node, p, x: x + node["by"],
     "act": lambda node, p, x: ACTIVATIONS[node["name"]](x),
     "max_pool": max_pool,
     "max_over": max_over,

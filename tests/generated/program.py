@@ -25,7 +25,8 @@ class Style:
     seed: of the spellings. nchw: images with their channels first. wrapped: how often a node stands
     in a jit, a checkpoint, a vmap or a named scope of its own. touches: by node, what is done to
     its value besides, the identity. scanned: loops as scans. outer: around the whole, as it is
-    called: "partial", "closure", "jit", "checkpoint", "vmap".
+    called: "partial", "closure", "jit", "checkpoint", "vmap". straight: an activation g as
+    h + stop_gradient(g(h) - h), the spelling of a straight-through estimator.
     """
 
     seed: int
@@ -34,6 +35,7 @@ class Style:
     touches: Mapping[int, Touch] = field(default_factory=dict)
     scanned: bool = False
     outer: str = "partial"
+    straight: bool = False
 
 
 def _jitted(f: Callable) -> Callable:
@@ -62,7 +64,10 @@ def apply_node(net: Net, i: int, style: Style, p: dict, values: list[Array]) -> 
     def f(p, *values):
         # Drawn anew at each trace, so that a second trace spells the same.
         s = Speller(node, np.random.default_rng([style.seed, i, 1]), style.nchw)
-        return SPELLINGS[node.kind](s, p, *values)
+        y = SPELLINGS[node.kind](s, p, *values)
+        if style.straight and node.kind == "act":
+            return values[0] + jax.lax.stop_gradient(y - values[0])
+        return y
 
     return (wrapper(f) if wrap else f)(p, *values)
 

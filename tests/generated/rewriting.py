@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from .description import Net
 from .program import Style
@@ -109,7 +110,7 @@ def where_all(y: Array) -> Array:
 
 
 def named(y: Array) -> Array:
-    return jax.ad_checkpoint.checkpoint_name(y, "here")
+    return checkpoint_name(y, "here")
 
 
 def cast(y: Array) -> Array:
@@ -135,10 +136,20 @@ def dropout_off(y: Array) -> Array:
     return lax.select(jnp.ones(y.shape, bool), y / 1.0, jnp.zeros_like(y))
 
 
+def cond_true(y: Array) -> Array:
+    return lax.cond(True, lambda v: v, lambda v: 2 * v, y)
+
+
+def stopped(y: Array) -> Array:
+    """Moves values: the gradient family stops there, the others do not."""
+    return lax.stop_gradient(y)
+
+
 TOUCHES: tuple[Callable[[Array], Array], ...] = (
     *(times_one, plus_zero, over_one, minus_minus, reshaped, merged, transposed, swapped, squeezed),
     *(expanded_last, split, split_batch, stacked, reversed_twice, rolled, padded, permuted),
     *(barrier, where_true, where_all, named, cast, clipped, in_jit, in_checkpoint, dropout_off),
+    cond_true,
 )
 
 Pair = tuple[Net, Style]
@@ -147,6 +158,7 @@ Pair = tuple[Net, Style]
 @dataclass(frozen=True)
 class Rewriting:
     """applies: whether there is anything to rewrite. make: the other spelling of the pair.
+    derivative: whether it keeps the derivative too, which is what the gradient family asks for.
 
     factor: the input is multiplied by it. alone: the first example is asked alone. dtype: of the
     input. The maps must then be equal to `tolerance`, relative to the largest entry.
@@ -155,6 +167,7 @@ class Rewriting:
     name: str
     make: Callable[[Net, Style, np.random.Generator], Pair]
     applies: Callable[[Net], bool] = lambda net: True
+    derivative: bool = True
     factor: float = 1.0
     alone: bool = False
     dtype: str = "float64"
@@ -168,7 +181,7 @@ def touch(f: Callable, net: Net, style: Style, rng: np.random.Generator) -> Pair
     """f behind the value of half of the nodes, never of none."""
     places = [i for i, node in enumerate(net.nodes) if not node.inside]
     chosen = [i for i in places if rng.random() < 0.5] or [places[-1]]
-    return net, replace(style, touches={i: f for i in chosen})
+    return net, replace(style, touches=dict.fromkeys(chosen, f))
 
 
 def styled(net: Net, style: Style, rng: np.random.Generator, **changes: Any) -> Pair:
@@ -237,12 +250,23 @@ def same(net: Net, style: Style, rng: np.random.Generator) -> Pair:
     return net, style
 
 
+def widened(net: Net, style: Style, rng: np.random.Generator) -> Pair:
+    """An input of half the width, cast by the model."""
+    return net, replace(style, touches={0: lambda x: x.astype(jnp.float64)})
+
+
+def _activated(net: Net) -> bool:
+    return any(node.kind == "act" for node in net.nodes)
+
+
 def _images(net: Net) -> bool:
     return len(net.nodes[0].shape) == 3 or any(len(n.shape) == 3 for n in net.nodes)
 
 
 REWRITINGS: tuple[Rewriting, ...] = (
     *(Rewriting(f.__name__, partial(touch, f)) for f in TOUCHES),
+    Rewriting("stopped", partial(touch, stopped), derivative=False),
+    Rewriting("straight through", partial(styled, straight=True), _activated, derivative=False),
     Rewriting("another spelling", respelled),
     *(Rewriting(w, partial(styled, outer=w)) for w in ("jit", "checkpoint", "vmap", "closure")),
     Rewriting("everything wrapped", partial(styled, wrapped=1.0)),
@@ -254,7 +278,7 @@ REWRITINGS: tuple[Rewriting, ...] = (
     Rewriting("permuted units", permuted_units, lambda net: bool(_stacked_dense(net))),
     Rewriting("alone", same, alone=True),
     # Half of the digits of float32 in what is returned; what is computed is the same.
-    Rewriting("widened", same, dtype="float32", tolerance=1e-6),
+    Rewriting("widened", widened, dtype="float32", tolerance=1e-6),
     *(
         Rewriting(f"input times {f:g}", same, lambda net: not net.biased, factor=f)
         for f in (1e-30, 1e-6, 1e30)

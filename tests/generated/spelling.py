@@ -120,6 +120,11 @@ def factor(s: Speller, p: dict, x: Array) -> Array:
     return s.one_of(*ways)()
 
 
+def offset(s: Speller, p: dict, x: Array) -> Array:
+    by = s.node["by"]
+    return s.one_of(lambda: x + by, lambda: by + x, lambda: x - (-by))()
+
+
 def windows_of(s: Speller, x: Array) -> tuple[dict[str, Any], bool]:
     """The arguments of reduce_window, and whether the windows tile an NHWC image."""
     put = lambda h, w: (1, 1, h, w) if s.nchw else (1, h, w, 1)
@@ -166,9 +171,7 @@ def mean(s: Speller, p: dict, x: Array) -> Array:
 
 def max_over(s: Speller, p: dict, x: Array) -> Array:
     axes = s.axes(rank(x))
-    return s.one_of(
-        lambda: x.max(axes), lambda: jnp.max(x, axes, keepdims=True).squeeze(axes)
-    )()
+    return s.one_of(lambda: x.max(axes), lambda: jnp.max(x, axes, keepdims=True).squeeze(axes))()
 
 
 def add(s: Speller, p: dict, a: Array, b: Array) -> Array:
@@ -182,8 +185,6 @@ def full(a: Array, b: Array) -> list[Array]:
 
 
 def mul(s: Speller, p: dict, a: Array, b: Array) -> Array:
-    if s.node.get("one_plus") is not None:
-        a, b = [(v, 1 + v)[k == s.node["one_plus"]] for k, v in enumerate((a, b))]
     return s.one_of(lambda: a * b, lambda: jnp.multiply(a, b), lambda: lax.mul(*full(a, b)))()
 
 
@@ -198,10 +199,28 @@ def spread(s: Speller, p: dict, x: Array) -> Array:
 
 def where(s: Speller, p: dict, x: Array) -> Array:
     mask, other = s.lay(s.node["mask"]), s.node["other"]
+    if (kept := s.node.get("kept")) is not None and s.one_of(True, False):
+        return filled(s, x, kept, other)
     return s.one_of(
         lambda: jnp.where(mask, x, other),
         lambda: jnp.where(~mask, other, x),
         lambda: lax.select(jnp.broadcast_to(mask, x.shape), x, jnp.full_like(x, other)),
+    )()
+
+
+def filled(s: Speller, x: Array, kept: int, other: float) -> Array:
+    """The first channels, and a constant in the place of the others."""
+    axis = s.axis(-1, rank(x))
+    first = lax.slice_in_dim(x, 0, kept, axis=axis)
+    rest = jnp.full_like(lax.slice_in_dim(x, kept, None, axis=axis), other)
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (0, x.shape[axis] - kept)
+    index = np.arange(x.shape[axis])
+    return s.one_of(
+        lambda: jnp.concatenate([first, rest], axis),
+        lambda: jnp.pad(first, pads, constant_values=other),
+        lambda: lax.dynamic_update_slice_in_dim(x, rest, kept, axis),
+        lambda: jnp.take(first, index, axis, mode="fill", fill_value=other),
     )()
 
 
@@ -248,7 +267,20 @@ SPELLINGS: dict[str, Callable[..., Array]] = {
     **{
         f.__name__: f
         for f in (
-            *(dense, conv, affine, factor, max_pool, avg_pool, mean, max_over, add, mul, spread),
+            *(
+                dense,
+                conv,
+                affine,
+                factor,
+                offset,
+                max_pool,
+                avg_pool,
+                mean,
+                max_over,
+                add,
+                mul,
+                spread,
+            ),
             *(where, take, concat, reshape, transpose),
         )
     },

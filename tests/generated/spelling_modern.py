@@ -59,12 +59,6 @@ def attention(s: Speller, p: dict, q: Array, k: Array, v: Array) -> Array:
     heads, scale = s.node["heads"], s.node["scale"]
     split = lambda a: a.reshape(n, t, heads, width // heads)
     q, k, v = split(q), split(k), split(v)
-    plain = s.node.get("keep") is None and s.node.get("head_mask") is None
-    if plain and s.one_of(True, False, False):
-        mask = s.node.get("mask")
-        mask = None if mask is None else jnp.asarray(mask)[None, None]
-        out = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale)
-        return out.reshape(n, t, width)
     a = weights(s, q, k, scale)
     if s.one_of(True, False):
         out = jnp.einsum("nhts,nshd->nthd", a, v)
@@ -85,11 +79,14 @@ def weights(s: Speller, q: Array, k: Array, scale: float) -> Array:
             lambda: jnp.where(mask, scores, -1e9),
             lambda: jnp.where(mask, scores, -jnp.inf),
             lambda: scores + np.where(mask, 0, -1e9),
+            lambda: scores + np.where(mask, 0, -np.inf),
             lambda: jnp.where(mask, scores, jnp.finfo(scores.dtype).min),
         )()
     e = lambda: jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
     over = lambda v: v / v.sum(-1, keepdims=True)
-    a = s.one_of(lambda: jax.nn.softmax(scores), lambda: jax.nn.softmax(scores), lambda: over(e()))()
+    a = s.one_of(
+        lambda: jax.nn.softmax(scores), lambda: jax.nn.softmax(scores), lambda: over(e())
+    )()
     a = s.one_of(lambda: a, lambda: a, lambda: a * 1.0, lambda: jnp.where(True, a, 0.0))()
     if (keep := s.node.get("keep")) is not None:
         a = over(a * keep)
