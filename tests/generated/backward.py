@@ -59,13 +59,9 @@ def groups(net: Net) -> list[Group]:
             owner[i] = [i]
             joined.append(owner[i])
     # A run of affine maps that met no product: each is a layer of its own.
-    split = [
-        part
-        for group in joined
-        for part in (
-            [group] if any(nodes[i].kind in LINEAR for i in group) else [[i] for i in group]
-        )
-    ]
+    has_product = lambda group: any(nodes[i].kind in LINEAR for i in group)
+    parted = ([group] if has_product(group) else [[i] for i in group] for group in joined)
+    split = [part for parts in parted for part in parts]
     return [Group(tuple(g), nodes[g[0]].reads) for g in split]
 
 

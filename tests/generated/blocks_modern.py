@@ -51,7 +51,7 @@ def two_norms(d: Draft, i: int) -> int:
 
 
 def modulated(d: Draft, i: int) -> int:
-    """adaLN: LN(v) * (1 + scale(c)) + shift(c), c another value; half to LN(v), half to the scale."""
+    """adaLN: LN(v) * (1 + scale(c)) + shift(c), c another value; half to each factor."""
     c, axes = d.shape(i)[-1], tuple(range(len(d.shape(i)) - 1))
     condition = d.add("mean", i, axes=axes) if axes else d.layer(i)
     spread = lambda v: d.add("spread", v, axes=axes, shape=d.shape(i)) if axes else v

@@ -82,22 +82,16 @@ class Draft:
     def conv(self, i: int, features: int, **kw: Any) -> int:
         """3 x 3 or smaller, any stride, padding and groups."""
         h, w, c = self.shape(i)
-        kh, kw_ = min(h, self.choose(1, 2, 3)), min(w, self.choose(2, 3))
+        kh, wide = min(h, self.choose(1, 2, 3)), min(w, self.choose(2, 3))
         groups = self.choose(*(g for g in (1, 1, 2, c) if c % g == 0 and features % g == 0))
-        padding = self.choose(
-            ((0, 0), (0, 0)), ((kh // 2, kh // 2), (kw_ // 2, 0)), ((1, 1), (0, 1))
-        )
+        some = ((kh // 2, kh // 2), (wide // 2, 0)), ((1, 1), (0, 1))
         strides = self.choose((1, 1), (1, 1), (2, 1))
-        param = self.weights(kh, kw_, c // groups, features, **kw)
-        return self.add(
-            "conv",
-            i,
-            param=param,
-            window=(kh, kw_),
-            strides=strides,
-            padding=padding,
-            groups=groups,
-        )
+        # XLA's CPU compiler (jax 0.10.2) dies of jax.vjp of some padded and strided convolutions.
+        none = ((0, 0), (0, 0))
+        padding = none if strides != (1, 1) else self.choose(none, *some)
+        param = self.weights(kh, wide, c // groups, features, **kw)
+        window = {"window": (kh, wide), "strides": strides, "padding": padding}
+        return self.add("conv", i, param=param, groups=groups, **window)
 
     def affine(self, i: int) -> int:
         """BatchNorm of the last axis, with statistics and scales of both signs."""
@@ -118,7 +112,7 @@ class Draft:
         """A convolution of an image, a dense layer of anything else; BatchNorm behind some."""
         features = features or self.shape(i)[-1]
         image = len(self.shape(i)) == 3
-        # Without folding, the offset of the product and that of BatchNorm are told apart by the bias.
+        # Without folding, the bias tells the product's offset from that of BatchNorm.
         norm = self.chance(0.3) and self.biases
         i = self.conv(i, features) if image else self.dense(i, features)
         return self.affine(i) if norm else i

@@ -95,15 +95,15 @@ def max_pool(node: Node, p: dict, x: Array) -> Array:
 
 
 def max_over(node: Node, p: dict, x: Array) -> Array:
-    flat, axes = _last(node, x)
+    flat = _last(node, x)
     return np.take_along_axis(flat, flat.real.argmax(-1)[..., None], -1)[..., 0]
 
 
-def _last(node: Node, x: Array) -> tuple[Array, int]:
+def _last(node: Node, x: Array) -> Array:
     """The axes that are reduced as one last axis."""
     axes = tuple(a + 1 for a in node["axes"])
     moved = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
-    return moved.reshape(*moved.shape[: x.ndim - len(axes)], -1), len(axes)
+    return moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)
 
 
 def mean(node: Node, p: dict, x: Array) -> Array:
@@ -117,7 +117,7 @@ def _grouped(node: Node, x: Array) -> Array:
         n, h, w, c = x.shape
         split = x.reshape(n, h * w, node["groups"], c // node["groups"])
         return np.moveaxis(split, 2, 1).reshape(n, node["groups"], -1)
-    return _last(node, x)[0]
+    return _last(node, x)
 
 
 def norm(node: Node, p: dict, x: Array) -> Array:
@@ -187,7 +187,7 @@ FORWARD: dict[str, Callable[..., Array]] = {
     "max_over": max_over,
     "avg_pool": lambda node, p, x: windows(node, x).mean(3),
     "mean": mean,
-    "sum": lambda node, p, x: _last(node, x)[0].sum(-1),
+    "sum": lambda node, p, x: _last(node, x).sum(-1),
     "add": lambda node, p, a, b: a + node["sign"] * b,
     "mul": lambda node, p, a, b: a * b,
     "norm": norm,

@@ -36,7 +36,7 @@ def over_one(y: Array) -> Array:
 
 
 def minus_minus(y: Array) -> Array:
-    return -(-y)
+    return jnp.negative(-y)
 
 
 def reshaped(y: Array) -> Array:
