@@ -24,6 +24,7 @@ STEP = 1e-100
 MOVES = ("spread", "where", "take", "concat", "reshape", "transpose")
 LINEAR = ("dense", "conv")
 SCALES = ("affine", "factor", "offset")
+CUTS = ("relu", "relu6", "leaky_relu", "clip", "clip_wide", "minimum")
 NEAR = 1e-7  # DeepLIFT: below this difference the ratio is the slope
 
 
@@ -149,6 +150,20 @@ def _multipliers(net: Net, group: Group, xs: list[Array], x0s: list[Array], m: A
     return [jacobian(f, xs, k).T @ m for k in range(len(xs))]
 
 
+def _cut(net: Net, group: Group, method: Method, x: Array, R: Array) -> Array:
+    """At an activation that cuts: guided f'(x) max(R, 0), deconv max(R, 0), RectGrad those R for
+    which y R is above its 98th percentile, where x > 0; at any other the gradient."""
+    f = _function(net, group)
+    slope, y, x = jacobian(f, [x], 0).diagonal(), f(x).ravel(), x.ravel()
+    if net.nodes[group.last]["name"] not in CUTS:
+        return slope * R
+    if method.name == "rect-grad":
+        score = np.sort(y * R)
+        tau = score[round((len(score) - 1) * 98 / 100)]
+        return np.where((y * R > tau) & (x > 0), R, 0)
+    return np.maximum(R, 0) * (slope if method.name == "guided-bp" else 1)
+
+
 def relevance(
     net: Net, method: Method, x: Array, R: Array, *, s: float = 0.0, baseline: float = 0.0
 ) -> Array:
@@ -168,14 +183,16 @@ def _one(net: Net, method: Method, x: Array, R: Array, s: float, baseline: float
             pulled = _lrp(net, group, method, xs, r, s)
         elif method.family == "deeplift":
             pulled = _multipliers(net, group, xs, [reference[i] for i in group.reads], r)
+        elif method.family == "cuts" and net.nodes[group.last].kind == "act":
+            pulled = [_cut(net, group, method, xs[0], r)]
         else:
             f = _function(net, group)
             pulled = [jacobian(f, xs, k).T @ r for k in range(len(xs))]
         for i, part in zip(group.reads, pulled, strict=True):
             if part is not None:
                 found[i] = found[i] + part
-    difference = (x - baseline).ravel() if method.family == "deeplift" else 1
-    return found[0] * difference
+    by_input = method.family == "deeplift" or method.name == "input-x-gradient"
+    return found[0] * ((x - baseline).ravel() if by_input else 1)
 
 
 SENSITIVE = 1e-7  # a stabiliser a hundred times the library's

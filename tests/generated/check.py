@@ -43,11 +43,20 @@ class Case:
         )
 
 
+# Activations with corners that are neither ReLUs nor clips of a value.
+UNCLEAR = {"hard_tanh", "hard_swish", "hard_sigmoid"}
+
+
 def fits(net: Net, method: Method, rewriting: Rewriting) -> bool:
     """Whether this may be asked: epsilon is absolute, so that an input may not be rescaled."""
     homogeneous = method.name != "lrp-epsilon" or rewriting.factor == 1
-    derivative = method.family != "gradient" or rewriting.derivative
+    derivative = method.family not in ("gradient", "cuts") or rewriting.derivative
     able = method.family not in net.refused and derivative
+    if method.family == "cuts":
+        acts = {node["name"] for node in net.nodes if node.kind == "act"}
+        able = able and bool(acts & {"relu"}) and not acts & UNCLEAR
+        if method.name == "rect-grad":
+            able = able and not acts & (set(backward.CUTS) - {"relu"})
     return able and rewriting.applies(net) and homogeneous
 
 
@@ -59,17 +68,18 @@ def case(
 ) -> Case:
     """The case of a seed: draws networks until one fits and the oracle's map is determined.
 
-    Without a rewriting they take turns, so that each has its share of the seeds.
+    Methods and rewritings take turns, so that each has its share of the seeds.
     """
     rng = np.random.default_rng([seed, 2])
     way = rewriting or REWRITINGS[seed % len(REWRITINGS)]
+    in_turn = [METHODS[(seed + k) % len(METHODS)] for k in range(len(METHODS))]
     rejected = 0
     for attempt in range(DRAWS):
         net = draw(seed + 1_000_000 * attempt, blocks)
-        able = [m for m in ([method] if method else METHODS) if fits(net, m, way)]
+        able = [m for m in ([method] if method else in_turn) if fits(net, m, way)]
         if not able:
             continue
-        chosen = able[int(rng.integers(len(able)))]
+        chosen = able[0]
         R = rng.normal(size=(len(net.x), net.nodes[-1].shape[0]))
         expected = backward.determined(net, chosen, net.x, R)
         if expected is not None:
@@ -140,5 +150,5 @@ def failures(case: Case) -> Iterator[str]:
 
 
 def scales(case: Case) -> bool:
-    """LRP's relevance is started here from R, which stays; DeepLIFT's grows with the difference."""
-    return case.method.family == "deeplift"
+    """LRP's relevance is started here from R, which stays; a difference from 0 grows."""
+    return case.method.family == "deeplift" or case.method.name == "input-x-gradient"

@@ -196,7 +196,7 @@ def copies(net: Net, style: Style, rng: np.random.Generator) -> Pair:
     """Every use of a parameter gets a copy of its own, under a new name."""
     params, nodes, seen = dict(net.params), [], set()
     for i, node in enumerate(net.nodes):
-        if node.param in seen:
+        if node.param and node.param in seen:
             params[f"copy_{i}"] = {k: v.copy() for k, v in params[node.param].items()}
             node = replace(node, param=f"copy_{i}")
         seen.add(node.param)

@@ -102,7 +102,8 @@ def add_alpha_beta(terms: list[Array], R: Array, s: float, *, alpha: float, beta
 class Method:
     """linear: of products with weights and of affine maps. add, sums: of two values, of one.
 
-    None for the gradient and DeepLIFT, which have no shares.
+    None for the gradient and DeepLIFT, which have no shares. family: "lrp", "gradient", "deeplift",
+    or "cuts", of what has a rule of its own at ReLUs and is the gradient elsewhere.
     """
 
     name: str
@@ -144,4 +145,6 @@ METHODS: tuple[Method, ...] = (
     Method("lrp-flat", linear=flat),
     Method("lrp-wsquare", linear=wsquare),
     Method("deeplift-rescale", family="deeplift"),
+    Method("input-x-gradient", family="gradient"),
+    *(Method(name, family="cuts") for name in ("guided-bp", "deconv", "rect-grad")),
 )
