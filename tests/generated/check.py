@@ -72,7 +72,8 @@ def case(
     """
     rng = np.random.default_rng([seed, 2])
     way = rewriting or REWRITINGS[seed % len(REWRITINGS)]
-    in_turn = [METHODS[(seed + k) % len(METHODS)] for k in range(len(METHODS))]
+    first = seed + seed // len(REWRITINGS)
+    in_turn = [METHODS[(first + k) % len(METHODS)] for k in range(len(METHODS))]
     rejected = 0
     for attempt in range(DRAWS):
         net = draw(seed + 1_000_000 * attempt, blocks)
