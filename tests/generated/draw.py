@@ -16,7 +16,7 @@ def draw(seed: int, blocks: int = 2) -> Net:
     d = Draft(seed, fold=bool(np.random.default_rng([seed, 1]).random() < 0.75))
     shape = d.choose((4, 4, 2), (4, 3, 4), (3, 4), (4, 4), (5,), (4,))
     i = d.add("input", shape=shape)
-    if d.chance(0.7):
+    if d.chance():
         i = d.layer(i, 4)
     for _ in range(int(d.rng.integers(1, blocks + 1))):
         i = d.choose(*BLOCKS[len(d.shape(i))])(d, i)
@@ -39,5 +39,5 @@ def _head(d: Draft, i: int) -> int:
             i = d.add("take", i, slice=(0, 0))
         else:
             i = d.add("reshape", i, shape=(int(np.prod(d.shape(i))),))
-    i = d.layer(i, 4) if d.chance(0.3) else i
+    i = d.layer(i, 4) if d.chance(0.2) else i
     return d.dense(i, CLASSES)

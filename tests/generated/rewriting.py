@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from .backward import groups
 from .description import Net
 from .program import Style
 
@@ -152,6 +153,11 @@ TOUCHES: tuple[Callable[[Array], Array], ...] = (
     cond_true,
 )
 
+PIECES = (
+    *(split, split_batch, stacked, reversed_twice, rolled, padded, permuted, where_all, clipped),
+    *(dropout_off, cond_true),
+)
+
 Pair = tuple[Net, Style]
 
 
@@ -178,8 +184,13 @@ class Rewriting:
 
 
 def touch(f: Callable, net: Net, style: Style, rng: np.random.Generator) -> Pair:
-    """f behind the value of half of the nodes, never of none."""
-    places = [i for i, node in enumerate(net.nodes) if not node.inside]
+    """f behind the value of half of the nodes, never of none.
+
+    What hands values on in pieces, or cuts where none is, is not put inside a layer, between a
+    product and its BatchNorm: LRP may see two layers there.
+    """
+    within = {i for group in groups(net) for i in group.nodes[:-1]} if f in PIECES else set()
+    places = [i for i, node in enumerate(net.nodes) if not node.inside and i not in within]
     chosen = [i for i in places if rng.random() < 0.5] or [places[-1]]
     return net, replace(style, touches=dict.fromkeys(chosen, f))
 
