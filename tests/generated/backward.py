@@ -1,0 +1,211 @@
+"""The oracle: relevance from the output to the input of one network, one example at a time.
+
+Linear layers are dense matrices, derivatives are complex steps of `forward`. What LRP does with
+each kind: an affine map and a product with weights have the method's linear rule, activations and
+norms (their statistics are constants) pass relevance on, a factor passes it on where it is not 0,
+sums share by their terms, maxima give all to the first of the largest, moves move, attention is a
+linear layer of its values whose weights are the attention, and a product of two values gives all to
+the factor that does not only weigh, or half to each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .description import Net, Node
+from .forward import FORWARD, attention_weights
+from .shares import Layer, Method, Undetermined
+
+Array = np.ndarray
+STEP = 1e-100
+MOVES = ("spread", "where", "take", "concat", "reshape", "transpose")
+LINEAR = ("dense", "conv")
+SCALES = ("affine", "factor", "offset")
+CUTS = ("relu", "relu6", "leaky_relu", "clip", "clip_wide", "minimum")
+NEAR = 1e-7  # DeepLIFT: below this difference the ratio is the slope
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that are one layer: `last` is its output, `reads` what it is computed from."""
+
+    nodes: tuple[int, ...]
+    reads: tuple[int, ...]
+
+    @property
+    def last(self) -> int:
+        return self.nodes[-1]
+
+
+def groups(net: Net) -> list[Group]:
+    """Affine maps and factors join the product in front of them, else the dense layer behind."""
+    owner: dict[int, list[int]] = {}
+    nodes, joined = net.nodes, []
+    foldable = lambda i: nodes[i].kind in SCALES and np.ndim(nodes[i].get("by")) < 2
+    for i, node in enumerate(nodes):
+        if node.kind == "input":
+            continue
+        before = owner.get(node.reads[0]) if len(node.reads) == 1 else None
+        alone = before is not None and net.readers(node.reads[0]) == [i]
+        behind = alone and foldable(i) and nodes[before[0]].kind in LINEAR
+        in_front = alone and node.kind == "dense" and all(foldable(k) for k in before)
+        run = alone and foldable(i) and all(foldable(k) for k in before)
+        if net.fold and (behind or in_front or run):
+            before.append(i)
+            owner[i] = before
+        else:
+            owner[i] = [i]
+            joined.append(owner[i])
+    # A run of affine maps that met no product: each is a layer of its own.
+    has_product = lambda group: any(nodes[i].kind in LINEAR for i in group)
+    parted = ([group] if has_product(group) else [[i] for i in group] for group in joined)
+    split = [part for parts in parted for part in parts]
+    return [Group(tuple(g), nodes[g[0]].reads) for g in split]
+
+
+def run(net: Net, x: Array) -> list[Array]:
+    """The value of every node."""
+    values: list[Array] = []
+    for node in net.nodes:
+        own = net.params.get(node.param, {})
+        reads = (values[i] for i in node.reads)
+        values.append(x if node.kind == "input" else FORWARD[node.kind](node, own, *reads))
+    return values
+
+
+def _function(net: Net, group: Group) -> Callable[..., Array]:
+    def f(*xs):
+        for i in group.nodes:
+            node = net.nodes[i]
+            xs = (FORWARD[node.kind](node, net.params.get(node.param, {}), *xs),)
+        return xs[0]
+
+    return f
+
+
+def jacobian(f: Callable[..., Array], xs: list[Array], k: int) -> Array:
+    """(out, in) of f at one example, in its k-th argument; all f here work on batches."""
+    n = xs[k].size
+    along = STEP * 1j * np.eye(n).reshape(n, *xs[k].shape[1:])
+    at = [np.repeat(v, n, 0) + (along if i == k else 0) for i, v in enumerate(xs)]
+    return f(*at).imag.reshape(n, -1).T / STEP
+
+
+def _linear(net: Net, group: Group, x: Array) -> Layer:
+    f = _function(net, group)
+    W = jacobian(f, [x], 0)
+    return Layer(W, f(np.zeros_like(x)).ravel(), W != 0)
+
+
+def _attention(node: Node, values: list[Array]) -> Layer:
+    """Of v (S, D) to (T, D): the weights of its head for each channel."""
+    a = attention_weights(node, values[0], values[1])[0]
+    (_, t, s), d = a.shape, node.shape[-1]
+    W, connected = np.zeros((t, d, s, d)), np.zeros((t, d, s, d), bool)
+    for channel in range(d):
+        W[:, channel, :, channel] = a[channel // (d // len(a))]
+        connected[:, channel, :, channel] = True
+    return Layer(W.reshape(t * d, -1), np.zeros(t * d), connected.reshape(t * d, -1))
+
+
+def _lrp(net: Net, group: Group, method: Method, xs: list[Array], R: Array, s: float):
+    node = net.nodes[group.nodes[-1]]
+    kinds = {net.nodes[i].kind for i in group.nodes}
+    f, x = _function(net, group), xs[0]
+    if kinds & set(LINEAR) or node.kind in ("affine", "offset"):
+        return [method.linear(_linear(net, group, x), x.ravel(), R, s)]
+    if node.kind == "attention":
+        return [None, None, method.linear(_attention(node, xs), xs[2].ravel(), R, s)]
+    if node.kind in ("mean", "sum", "avg_pool"):
+        return [method.sums(_linear(net, group, x), x.ravel(), R, s)]
+    if node.kind == "add":
+        return method.add([xs[0].ravel(), node["sign"] * xs[1].ravel()], R, s)
+    if node.kind == "mul":
+        shares = {None: (0.5, 0.5), 0: (0, 1), 1: (1, 0)}[node["weighs"]]
+        return [share * R for share in shares]
+    if node.kind in ("act", "norm"):
+        return [R]
+    if node.kind == "factor":
+        return [np.where(jacobian(f, xs, 0).diagonal() != 0, R, 0)]
+    assert node.kind in ("max_pool", "max_over", *MOVES), node.kind
+    return [jacobian(f, xs, k).T @ R for k in range(len(xs))]
+
+
+def _multipliers(net: Net, group: Group, xs: list[Array], x0s: list[Array], m: Array):
+    """DeepLIFT's rescale rule: multipliers of the inputs from those of the output."""
+    node, f = net.nodes[group.last], _function(net, group)
+    x, x0 = xs[0].ravel(), x0s[0].ravel()
+    if node.kind == "act":
+        rise, near = (f(*xs) - f(*x0s)).ravel(), np.abs(x - x0) < NEAR
+        slope = jacobian(f, x0s, 0).diagonal()
+        return [m * np.where(near, slope, rise / np.where(near, 1, x - x0))]
+    if node.kind in ("max_pool", "max_over"):
+        y, y0 = f(*xs).ravel(), f(*x0s).ravel()
+        top, D = np.maximum(y, y0), x - x0
+        to, to0 = jacobian(f, xs, 0).T, jacobian(f, x0s, 0).T
+        return [(to @ (m * (top - y0)) + to0 @ (m * (y - top))) / np.where(D == 0, np.inf, D)]
+    return [jacobian(f, xs, k).T @ m for k in range(len(xs))]
+
+
+def _cut(net: Net, group: Group, method: Method, x: Array, R: Array) -> Array:
+    """At an activation that cuts: guided f'(x) max(R, 0), deconv max(R, 0), RectGrad those R for
+    which y R is above its 98th percentile, where x > 0; at any other the gradient."""
+    f = _function(net, group)
+    slope, y, x = jacobian(f, [x], 0).diagonal(), f(x).ravel(), x.ravel()
+    if net.nodes[group.last]["name"] not in CUTS:
+        return slope * R
+    if method.name == "rect-grad":
+        score = np.sort(y * R)
+        tau = score[round((len(score) - 1) * 98 / 100)]
+        return np.where((y * R > tau) & (x > 0), R, 0)
+    return np.maximum(R, 0) * (slope if method.name == "guided-bp" else 1)
+
+
+def relevance(
+    net: Net, method: Method, x: Array, R: Array, *, s: float = 0.0, baseline: float = 0.0
+) -> Array:
+    """The map of one batch: of DeepLIFT from `baseline`, times the difference from it."""
+    maps = [_one(net, method, a[None], r, s, baseline) for a, r in zip(x, R, strict=True)]
+    return np.stack(maps).reshape(x.shape)
+
+
+def _one(net: Net, method: Method, x: Array, R: Array, s: float, baseline: float) -> Array:
+    values = run(net, x)
+    reference = run(net, np.full_like(x, baseline)) if method.family == "deeplift" else values
+    found = [np.zeros(v.size) for v in values]
+    found[-1] = R
+    for group in reversed(groups(net)):
+        xs, r = [values[i] for i in group.reads], found[group.last]
+        if method.family == "lrp":
+            pulled = _lrp(net, group, method, xs, r, s)
+        elif method.family == "deeplift":
+            pulled = _multipliers(net, group, xs, [reference[i] for i in group.reads], r)
+        elif method.family == "cuts" and net.nodes[group.last].kind == "act":
+            pulled = [_cut(net, group, method, xs[0], r)]
+        else:
+            f = _function(net, group)
+            pulled = [jacobian(f, xs, k).T @ r for k in range(len(xs))]
+        for i, part in zip(group.reads, pulled, strict=True):
+            if part is not None:
+                found[i] = found[i] + part
+    by_input = method.family == "deeplift" or method.name == "input-x-gradient"
+    return found[0] * ((x - baseline).ravel() if by_input else 1)
+
+
+SENSITIVE = 1e-7  # a stabiliser a hundred times the library's
+MOVED = 1e-4  # by that much at most, so that the library's own moves a map by 1e-6
+
+
+def determined(net: Net, method: Method, x: Array, R: Array) -> Array | None:
+    """The map, or None where it hangs on the stabiliser: the draw says nothing then."""
+    try:
+        plain = relevance(net, method, x, R)
+    except Undetermined:
+        return None
+    moved = relevance(net, method, x, R, s=SENSITIVE) if method.family == "lrp" else plain
+    size = np.abs(plain).max()
+    fits = np.isfinite(plain).all() and size > 1e-6 and np.abs(moved - plain).max() <= MOVED * size
+    return plain if fits else None

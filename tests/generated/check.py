@@ -1,0 +1,155 @@
+"""One case: a network, a method and a rewriting; what the library says, and what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+import lrpjax as lrp
+
+from . import backward
+from .description import Net
+from .draw import draw
+from .program import Style, laid, model, unlaid
+from .rewriting import REWRITINGS, Rewriting
+from .shares import METHODS, Method
+
+# The oracle adds no stabiliser; the library's moves an accepted map by 1e-6 at most.
+TOLERANCE = 1e-5
+SUMS = 1e-9  # DeepLIFT and the gradient divide by nothing that is stabilised
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """expected: the oracle's map for the relevance R of the output."""
+
+    seed: int
+    net: Net
+    method: Method
+    rewriting: Rewriting
+    style: Style
+    R: np.ndarray
+    expected: np.ndarray
+    rejected: int
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}, {self.method}, {self.rewriting}, fold={self.net.fold}, "
+            f"{self.style.outer}\n{self.net}"
+        )
+
+
+# Activations with corners that are neither ReLUs nor clips of a value.
+UNCLEAR = {"hard_tanh", "hard_swish", "hard_sigmoid"}
+
+
+def fits(net: Net, method: Method, rewriting: Rewriting) -> bool:
+    """Whether this may be asked: epsilon is absolute, so that an input may not be rescaled."""
+    homogeneous = method.name != "lrp-epsilon" or rewriting.factor == 1
+    derivative = method.family not in ("gradient", "cuts") or rewriting.derivative
+    able = method.family not in net.refused and derivative
+    if method.family == "cuts":
+        acts = {node["name"] for node in net.nodes if node.kind == "act"}
+        able = able and bool(acts & {"relu"}) and not acts & UNCLEAR
+        if method.name == "rect-grad":
+            able = able and not acts & (set(backward.CUTS) - {"relu"})
+    return able and rewriting.applies(net) and homogeneous
+
+
+DRAWS = 400  # one network in thirty has neither bias, norm nor gate, for the rarest rewritings
+
+
+def case(
+    seed: int, method: Method | None = None, rewriting: Rewriting | None = None, blocks: int = 2
+) -> Case:
+    """The case of a seed: draws networks until one fits and the oracle's map is determined.
+
+    Methods and rewritings take turns, so that each has its share of the seeds.
+    """
+    rng = np.random.default_rng([seed, 2])
+    way = rewriting or REWRITINGS[seed % len(REWRITINGS)]
+    first = seed + seed // len(REWRITINGS)
+    in_turn = [METHODS[(first + k) % len(METHODS)] for k in range(len(METHODS))]
+    rejected = 0
+    for attempt in range(DRAWS):
+        net = draw(seed + 1_000_000 * attempt, blocks)
+        able = [m for m in ([method] if method else in_turn) if fits(net, m, way)]
+        if not able:
+            continue
+        chosen = able[0]
+        R = rng.normal(size=(len(net.x), net.nodes[-1].shape[0]))
+        expected = backward.determined(net, chosen, net.x, R)
+        if expected is not None:
+            outer = ("partial", "closure", "jit", "vmap")[int(rng.integers(4))]
+            style = Style(seed, nchw=bool(rng.random() < 0.3), outer=outer)
+            return Case(seed, net, chosen, way, style, R, expected, rejected)
+        rejected += 1
+    raise AssertionError(f"seed {seed}: no network fits {method} and {way}, of {DRAWS}")
+
+
+def library_method(case: Case) -> Any:
+    return lrp.methods.get(case.method.name, fold=case.net.fold, **case.method.options)
+
+
+def rewritten(case: Case) -> tuple[Net, Style]:
+    return case.rewriting.make(case.net, case.style, np.random.default_rng([case.seed, 3]))
+
+
+def maps(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(output, map, map of the rewritten network), in the layout of the description."""
+    method, way = library_method(case), case.rewriting
+    pairs = [(case.net, case.style), rewritten(case)]
+    number = len(case.net.x) if not way.alone else 1
+
+    def relevance(net, style, params, x, R):
+        out, pull = lrp.vjp(model(net, style, params), x, method)
+        return out, pull(R)
+
+    @jax.jit
+    def both(params, xs, R):
+        out, one = relevance(*pairs[0], params[0], xs[0], R)
+        _, two = relevance(*pairs[1], params[1], xs[1], R[:number].astype(xs[1].dtype))
+        return out, one, two
+
+    x = laid(*pairs[0], case.net.x.astype(way.dtype).astype("float64"))
+    other = laid(*pairs[1], case.net.x[:number] * way.factor).astype(way.dtype)
+    out, one, two = both([net.params for net, _ in pairs], [x, other], case.R)
+    return np.asarray(out), unlaid(*pairs[0], one), unlaid(*pairs[1], two)
+
+
+def error(found: Any, wanted: Any) -> float:
+    """The largest difference, relative to the largest entry; of NaN infinite."""
+    wanted = np.asarray(wanted)
+    worst = np.abs(np.asarray(found) - wanted).max()
+    return float(worst / np.abs(wanted).max()) if np.isfinite(worst) else np.inf
+
+
+def failures(case: Case) -> Iterator[str]:
+    """What is wrong with the library's maps of this case, one sentence each."""
+    x = case.net.x.astype(case.rewriting.dtype).astype("float64")
+    expected = case.expected
+    if case.rewriting.dtype != "float64":
+        expected = backward.relevance(case.net, case.method, x, case.R)
+    out, one, two = maps(case)
+    values = backward.run(case.net, x)
+    assert error(out, values[-1]) < SUMS, "the two descriptions differ"
+    bound = TOLERANCE if case.method.family == "lrp" else SUMS
+    if (worst := error(one, expected)) > bound:
+        yield f"the map differs from the oracle's by {worst:.2g}"
+    if case.method.family == "deeplift":
+        start = backward.run(case.net, np.zeros_like(x))[-1]
+        total = ((values[-1] - start) * case.R).sum(1)
+        if error(one.reshape(len(x), -1).sum(1), total) > SUMS:
+            yield "the contributions do not add up to f(x) - f(x0)"
+    wanted = one[: len(two)] * (case.rewriting.factor if scales(case) else 1)
+    if (worst := error(two, wanted)) > case.rewriting.tolerance:
+        yield f"{case.rewriting} changes the map by {worst:.2g}"
+
+
+def scales(case: Case) -> bool:
+    """LRP's relevance is started here from R, which stays; a difference from 0 grows."""
+    return case.method.family == "deeplift" or case.method.name == "input-x-gradient"
