@@ -146,7 +146,7 @@ def _activations(graph: Graph, env: dict[int, Any]) -> dict[str, jax.Array]:
     off = {}
     for layer in _of_kind(graph, "activation"):
         (x,), (y,) = layer.inputs, layer.outputs
-        function = make_op(graph.program, layer, env).detail
+        function: Any = make_op(graph.program, layer, env).detail  # type: ignore[union-attr]
         off[layer.name] = _off(function(env[x]).astype(env[y].dtype), env[y])
     return off
 

@@ -61,7 +61,13 @@ def _fitted(name: str, patterns: Patterns | None) -> Patterns:
 
 
 def _with_patterns(name: str, patterns: dict[str, Any], function: Callable) -> Method:
-    own = {"dense": rule(function), "conv": rule(function), "structure": rule(r.moved)}
-    special = {"add": rule(r.add_copy), "max_pool": rule(r.winner_takes_all)}
-    made = backprop(name, "logit", **own, **special)
+    made = backprop(
+        name,
+        "logit",
+        dense=rule(function),
+        conv=rule(function),
+        structure=rule(r.moved),
+        add=rule(r.add_copy),
+        max_pool=rule(r.winner_takes_all),
+    )
     return replace(made, patterns=patterns, derivative=False)

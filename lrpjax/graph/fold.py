@@ -188,7 +188,7 @@ def _before(context: Context, core: Eqn, value: int) -> list[Eqn]:
     start = 0
     for k, eqn in enumerate(chain):
         if _is_factor(eqn):
-            axes = _constant_axes(context, eqn)
+            axes: Axes | set[int] = _constant_axes(context, eqn)
             for step in chain[k + 1 :]:
                 if not _is_step(program, step):
                     axes = push_axes(program, step, axes)

@@ -167,10 +167,11 @@ def _degree_of(
 ) -> float | None:
     row = primitives.of(eqn.name)
     values = row.values(len(eqn.inputs)) if row.is_move else range(len(eqn.inputs))
-    own = [degrees[eqn.inputs[k]] for k in values if eqn.inputs[k] in degrees]
-    if row.degree == "none" or not own:
+    known = [degrees[eqn.inputs[k]] for k in values if eqn.inputs[k] in degrees]
+    own = [degree for degree in known if degree is not None]
+    if row.degree == "none" or not known:
         return 0.0
-    if row.degree == "-" or None in own:
+    if row.degree == "-" or len(own) < len(known):
         return None
     if row.degree == "same":
         return own[0] if len(set(own)) == 1 else None

@@ -108,12 +108,12 @@ def _max_pool(known: Known, value: int) -> Layer | None:
 
 def _softmax(known: Known, value: int) -> Layer | None:
     found = find_softmax(known.program, value)
-    return found and Layer("softmax", found.eqns, (found.root,), (value,), found)
+    return Layer("softmax", found.eqns, (found.root,), (value,), found) if found else None
 
 
 def _norm(known: Known, value: int) -> Layer | None:
     found = find_norm(known.program, known.uniform, known.varying, value)
-    return found and Layer("norm", found.eqns, (found.x, *found.roots), (value,), found)
+    return Layer("norm", found.eqns, (found.x, *found.roots), (value,), found) if found else None
 
 
 def _product(known: Known, value: int) -> Layer | None:
