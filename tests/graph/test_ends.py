@@ -1,0 +1,81 @@
+"""A model that returns probabilities is told so, however they reach its output."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.ad_checkpoint import checkpoint_name
+
+import lrpjax as lrp
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+W = np.random.default_rng(2).normal(size=(3, 4))
+X = np.ones((2, 3))
+SOFTMAX = {
+    "bare": jax.nn.softmax,
+    "squeezed": lambda z: jax.nn.softmax(z[:, None, None, :])[:, 0, 0],
+    "transposed": lambda z: jax.nn.softmax(z.T, axis=0).T,
+    "named": lambda z: checkpoint_name(jax.nn.softmax(z), "p"),
+    "behind a barrier": lambda z: jax.lax.optimization_barrier(jax.nn.softmax(z)),
+    "times a constant": lambda z: 100 * jax.nn.softmax(z),
+    "1 less": lambda z: 1 - jax.nn.softmax(z),
+    "mean of two": lambda z: (jax.nn.softmax(z) + jax.nn.softmax(2 * z)) / 2,
+    "mean over positions": lambda z: jax.nn.softmax(jnp.stack([z, 2 * z], 1)).mean(1),
+    "log": jax.nn.log_softmax,
+    "exp of log": lambda z: jnp.exp(jax.nn.log_softmax(z)),
+    "by hand": lambda z: jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True),
+    "picked": lambda z: jax.nn.softmax(z)[:, ::-1],
+    "in single precision": lambda z: jax.nn.softmax(z).astype(jnp.float32),
+    "weighed by a gate": lambda z: jax.nn.softmax(z) * jax.nn.sigmoid(z[:, :1]),
+}
+SIGMOIDS = {
+    "sigmoid": jax.nn.sigmoid,
+    "sigmoid by exp": lambda z: 1 / (1 + jnp.exp(-z)),
+    "sigmoid by tanh": lambda z: (jnp.tanh(z / 2) + 1) / 2,
+    "softplus": jax.nn.softplus,
+    "1 less a sigmoid": lambda z: 1 - jax.nn.sigmoid(z),
+    "mean of sigmoids": lambda z: jax.nn.sigmoid(jnp.stack([z, z], 1)).mean(1),
+    "moved": lambda z: jax.nn.sigmoid(z.T).T,
+}
+
+
+@pytest.mark.parametrize("end", SOFTMAX.values(), ids=SOFTMAX)
+def test_lrp_is_refused_and_the_gradient_warns_of_a_softmax_at_the_end(end):
+    model = lambda x: end(x @ W)
+    for method in ("lrp-z", "lrp-alpha2-beta1", "lrp-zplus"):
+        with pytest.raises(NotImplementedError, match=r"ends in softmax \(.*explain its logits"):
+            lrp.attribute(model, X, method, target=0)
+    with pytest.warns(UserWarning, match="ends in softmax: its maps explain probabilities"):
+        lrp.attribute(model, X, "gradient", target=0)
+
+
+@pytest.mark.parametrize("end", SIGMOIDS.values(), ids=SIGMOIDS)
+def test_lrp_is_refused_and_the_gradient_warns_of_a_sigmoid_at_the_end(end):
+    model = lambda x: end(x @ W)
+    with pytest.raises(NotImplementedError, match=r"ends in (sigmoid|softplus) \("):
+        lrp.attribute(model, X, "lrp-z", target=0)
+    with pytest.warns(UserWarning, match="ends in (sigmoid|softplus)"):
+        lrp.attribute(model, X, "gradient", target=0)
+
+
+INSIDE = {
+    "softmax below a layer": lambda z: jax.nn.softmax(z) @ W.T,
+    "sigmoid below a layer": lambda z: jax.nn.sigmoid(z) @ W.T,
+    "tanh at the end": jnp.tanh,
+    "relu at the end": jax.nn.relu,
+    "a gate at the end": lambda z: z * jax.nn.sigmoid(z[:, :1]),
+    "attention at the end": lambda z: jax.nn.softmax(z) * z,
+}
+
+
+@pytest.mark.parametrize("end", INSIDE.values(), ids=INSIDE)
+def test_no_probability_is_seen_where_none_is_returned(end, recwarn):
+    lrp.attribute(lambda x: end(x @ W), X, "gradient", target=0)
+    assert not [w for w in recwarn if "ends in" in str(w.message)]
+
+
+def test_relevance_may_be_injected_below_the_end():
+    model = lambda x: jax.nn.softmax((x @ W) * 1.0)
+    (dense, *_) = lrp.plan(model, X, "gradient").layers
+    _, pull = lrp.vjp(model, X, "lrp-z", start=dense.name)
+    np.testing.assert_allclose(pull(X @ W).sum(), (X @ W).sum(), rtol=1e-6)
