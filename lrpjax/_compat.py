@@ -11,11 +11,13 @@ from jax.interpreters import ad
 
 ClosedJaxpr = core.ClosedJaxpr
 Jaxpr = core.Jaxpr
+JaxprEqn = core.JaxprEqn
 Literal = core.Literal
 Primitive = core.Primitive
 Traceback = type(source_info_util.current().traceback)
 Var = core.Var
 jaxpr_as_fun = core.jaxpr_as_fun
+closed_call_p = core.primitives.closed_call_p
 
 # Evaluates at once, also inside jit and vmap; `ensure_compile_time_eval` leaves vmap's trace on.
 outside_traces = getattr(jax.core, "eval_context", jax.ensure_compile_time_eval)

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ._compat import Literal, Primitive, Traceback
+from ._compat import JaxprEqn, Literal, Primitive, Traceback, call_body, closed_call_p
+
+# Functions with derivatives of their own, which are functions of Python: what they compute is kept.
+CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
 
 
 class _Pickler(pickle.Pickler):
@@ -21,8 +24,11 @@ class _Pickler(pickle.Pickler):
         if isinstance(thing, Traceback):
             return _nowhere, ()
         if isinstance(thing, Literal):  # JAX's own numbers lose their type on the way
-            dtype: Any = thing.aval.dtype  # type: ignore[attr-defined]
-            return Literal, (np.asarray(thing.val, dtype)[()], thing.aval)
+            return Literal, (np.asarray(thing.val, thing.aval.dtype)[()], thing.aval)
+        if isinstance(thing, JaxprEqn) and thing.primitive.name in CUSTOM:
+            body = {"call_jaxpr": call_body(thing)}
+            opened = thing.replace(primitive=closed_call_p, params=body)
+            return opened.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         return NotImplemented
 
 
