@@ -34,7 +34,7 @@ from .graph import (
 )
 from .reading import as_number, as_single
 from .rules import Rule, gradient
-from .rules.pooling import winners
+from .rules.pooling import tiles, winners
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
 
@@ -201,16 +201,17 @@ def _evaluated(
         if step.own is None or (not step.holds and _is_single(program)):
             return as_written(step, values)
         return _with_own(step, values, env, as_written if as_is else evaluate)
-    if as_is:
-        return as_written(step, values)
-    if step.name == "reduce_window_max" and is_inexact(values[0]):
-        return [_window_max(step, values[0])]
-    return evaluate(step, values)
+    by = as_written if as_is else evaluate
+    if step.name != "reduce_window_max" or not is_inexact(values[0]):
+        return by(step, values)
+    # Where windows overlap, another order of their sums would be seen in the last bit.
+    exact = not as_is or tiles(values[0].shape, step.params)
+    return [_window_max(step, values[0])] if exact else by(step, values)
 
 
 def _window_max(eqn: Eqn, x: jax.Array) -> jax.Array:
     """The maxima of windows, with their derivative as a mask: all to a window's first maximum, as
-    JAX has it, but found in the forward pass."""
+    JAX has it, but found in the forward pass. XLA's own takes long to compile and to run."""
     function = jax.custom_vjp(lambda x: evaluate(eqn, [x])[0])
     pooled = lambda x: (evaluate(eqn, [x])[0], x)
     function.defvjp(pooled, lambda x, r: (winners(eqn, x)(r),))
