@@ -43,6 +43,10 @@ def vjp(
     The map takes relevance of the shape of the output (or of the layer `start`) and returns
     relevance of x's structure, in float32 where the model computes in half precision. Like
     the second result of `jax.vjp` it is a pytree: jit may return it, vmap may batch it.
+    With "gradient" it is the model's derivative as JAX has it, custom rules and ties included:
+    without start and layers bit for bit `jax.jit` of `jax.vjp`, unless the model computes in half
+    precision or x holds integers. Inside of a function with a derivative of its own, of which its
+    rule says nothing, the relevance at a layer is that of the function's body.
     Raises NotImplementedError for a layer without a rule, ValueError for unknown names, input
     or weights that are not finite, or a model in training mode; the map raises ValueError for
     relevance that is not finite, and where it gives such (under jit or vmap NaN comes through).

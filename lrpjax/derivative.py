@@ -3,7 +3,8 @@
 It is one `jax.vjp` of the program from some values to others. Functions that bring a derivative of
 their own (`jax.custom_vjp`, `jax.custom_jvp`) stay closed. Such a function's rule says nothing of
 the values inside of it: the relevance of one that is asked for is that of the body, opened, and
-changes nothing anywhere else.
+changes nothing anywhere else. Only relevance that is injected inside, or a layer there that has
+another rule (a ReLU under Guided BP), opens the function for good.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .graph import (
 )
 from .reading import as_number, as_single
 from .rules import Rule, gradient
-from .rules.pooling import winners
+from .rules.pooling import tiles, winners
 
 Relevance = dict[int, jax.Array]  # by the number of the value it belongs to
 
@@ -152,7 +153,7 @@ def stands_as_it_is(graph: Graph, layers: Sequence[tuple[Layer, Rule]]) -> bool:
     has another rule, no input is an integer, and nothing is computed in less than float32."""
     program = graph.program
     plain = all(is_gradient(rule) for _, rule in layers)
-    return plain and not _carrying(program) and _is_single(program)
+    return plain and not _carrying(program) and program.is_single
 
 
 def is_gradient(rule: Rule) -> bool:
@@ -175,15 +176,6 @@ def _carrying(program: Program) -> set[int]:
     return whole
 
 
-def _is_single(program: Program) -> bool:
-    """Whether nothing is computed in less than float32."""
-    rounds = any(eqn.name == "reduce_precision" for eqn in program.eqns)
-    return not rounds and all(
-        jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key) or single(a.dtype) == a.dtype
-        for a in program.avals
-    )
-
-
 def _values_of(program: Program, layers: Iterable[Layer]) -> set[int]:
     """What has to be known for layers to be computed: what they read and what they write."""
     values = set[int]()
@@ -198,19 +190,20 @@ def _evaluated(
     program: Program, step: Step, values: list[Any], env: dict[int, Any], as_is: bool
 ) -> Sequence[Any]:
     if isinstance(step, Call):
-        if step.own is None or (not step.holds and _is_single(program)):
+        if step.own is None or (not step.holds and program.is_single):
             return as_written(step, values)
         return _with_own(step, values, env, as_written if as_is else evaluate)
-    if as_is:
-        return as_written(step, values)
-    if step.name == "reduce_window_max" and is_inexact(values[0]):
-        return [_window_max(step, values[0])]
-    return evaluate(step, values)
+    by = as_written if as_is else evaluate
+    if step.name != "reduce_window_max" or not is_inexact(values[0]):
+        return by(step, values)
+    # Where windows overlap, another order of their sums would be seen in the last bit.
+    exact = not as_is or tiles(values[0].shape, step.params)
+    return [_window_max(step, values[0])] if exact else by(step, values)
 
 
 def _window_max(eqn: Eqn, x: jax.Array) -> jax.Array:
     """The maxima of windows, with their derivative as a mask: all to a window's first maximum, as
-    JAX has it, but found in the forward pass."""
+    JAX has it, but found in the forward pass. XLA's own takes long to compile and to run."""
     function = jax.custom_vjp(lambda x: evaluate(eqn, [x])[0])
     pooled = lambda x: (evaluate(eqn, [x])[0], x)
     function.defvjp(pooled, lambda x, r: (winners(eqn, x)(r),))

@@ -150,6 +150,15 @@ class Program:
                 active.update(eqn.outputs)
         return active
 
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether nothing is computed in less than float32."""
+        rounds = any(eqn.name == "reduce_precision" for eqn in self.eqns)
+        return not rounds and all(
+            jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key) or single(a.dtype) == a.dtype
+            for a in self.avals
+        )
+
     def shape(self, value: int) -> tuple[int, ...]:
         return self.avals[value].shape
 

@@ -29,7 +29,7 @@ def winners(eqn: Eqn, x: jax.Array) -> Pull:
     """`winner_takes_all` for the equation of a maximum."""
     if eqn.name == "reduce_max":
         return _winner_of_axes(eqn.params["axes"], x)
-    if _tiles(x.shape, eqn.params):
+    if tiles(x.shape, eqn.params):
         return _winner_of_tiles(x, eqn.params["window_dimensions"])
     return _winner_of_windows(x, eqn.params)
 
@@ -55,7 +55,7 @@ def proportional(op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | None
     return lambda r: x * pull(r / stabilise(op, total, stabiliser))[0]
 
 
-def _tiles(shape: tuple[int, ...], p: dict) -> bool:
+def tiles(shape: tuple[int, ...], p: dict) -> bool:
     """Whether the windows cover the input without overlap, padding or remainder."""
     window = p["window_dimensions"]
     plain = set(p["base_dilation"]) | set(p["window_dilation"]) == {1}
