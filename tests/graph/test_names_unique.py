@@ -13,7 +13,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def parameters(*names):
-    return {name: jnp.asarray(RANDOM.normal(size=(3, 3))) for name in names}
+    return {name: jnp.asarray(RANDOM.normal(size=(3, 3)) + 0.7) for name in names}
 
 
 def in_order(p, x, uses):
@@ -28,7 +28,7 @@ def model(p, uses):
 
 def copies(p, uses):
     """The same function with a parameter of its own for each use, under a name of its own."""
-    own = {f"layer{i}": p[use] for i, use in enumerate(uses)}
+    own = {f"layer{i}": jnp.array(p[use]) for i, use in enumerate(uses)}
     return model(own, list(own))
 
 
