@@ -36,7 +36,14 @@ def read(model: Callable, x: Any, *, fold: bool) -> Reading:
         raise ValueError("The model's output does not depend on its input: nothing to explain.")
     names = [paths.get(number) or "a constant of the model" for number in program.consts]
     checks.check_finite([jnp.asarray(c) for c in consts], [f"the weights {n}" for n in names])
-    return Reading(Graph(program, paths, fold=fold), consts, leaves, x_tree, out_tree)
+    # Functions are recognised by trying others, on numbers where these may be NaN.
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.debug_nans(False),
+    ):
+        graph = Graph(program, paths, fold=fold)
+    return Reading(graph, consts, leaves, x_tree, out_tree)
 
 
 def environment(
