@@ -24,8 +24,8 @@ class _Pickler(pickle.Pickler):
         if isinstance(thing, Traceback):
             return _nowhere, ()
         if isinstance(thing, Literal):  # JAX's own numbers lose their type on the way
-            dtype: Any = thing.aval.dtype  # type: ignore[attr-defined]
-            return Literal, (np.asarray(thing.val, dtype)[()], thing.aval)
+            aval: Any = thing.aval
+            return Literal, (np.asarray(thing.val, aval.dtype)[()], aval)
         if isinstance(thing, JaxprEqn) and thing.primitive.name in CUSTOM:
             body = {"call_jaxpr": call_body(thing)}
             opened = thing.replace(primitive=closed_call_p, params=body)

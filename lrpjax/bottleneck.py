@@ -157,7 +157,8 @@ def _fit(graph, value, settings, consts, images, target, key, numbers):
         alpha, state = carry
         draws = jax.random.normal(jax.random.fold_in(key, i), shape, alpha.dtype)
         gradient, losses = jax.grad(loss, has_aux=True)(alpha, draws)
-        updates, state = optimiser.update(gradient, state)
+        with jax.numpy_dtype_promotion("standard"):  # optax's powers of an integer count
+            updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(alpha, updates), state), losses
 
     alpha = jnp.full_like(features, ALPHA)

@@ -35,7 +35,13 @@ def read(model: Callable, x: Any, *, fold: bool) -> Reading:
     program, consts, paths, out_tree = trace(model, jax.tree.unflatten(x_tree, leaves))
     if not program.active.intersection(program.outputs):
         raise ValueError("The model's output does not depend on its input: nothing to explain.")
-    graph = Graph(program, paths, fold=fold)
+    # Functions are recognised by trying others, on numbers where these may be NaN.
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.debug_nans(False),
+    ):
+        graph = Graph(program, paths, fold=fold)
     names = [paths.get(number) or "a constant of the model" for number in program.consts]
     weights = graph.weights
     numbers = [

@@ -74,7 +74,7 @@ def _winner_of_tiles(x: jax.Array, window: tuple[int, ...]) -> Pull:
     split = [m for n, k in zip(x.shape, window, strict=True) for m in (n // k, k)]
 
     def pull(r):
-        wins = jnp.expand_dims(winner, inside) == number
+        wins = jnp.expand_dims(winner, inside) == number.astype(winner.dtype)
         spread = jnp.where(wins, jnp.expand_dims(r, inside), 0)
         return jnp.broadcast_to(spread, split).reshape(x.shape)
 
@@ -100,7 +100,9 @@ def _first_maximum(x: jax.Array, axes: list[int]) -> jax.Array:
     last = range(x.ndim - len(axes), x.ndim)
     moved = jnp.moveaxis(x, axes, last)
     flat = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)
-    winner = jnp.argmax(flat, -1)[..., None] == jnp.arange(flat.shape[-1])
+    first = jnp.argmax(flat, -1, keepdims=True)
+    numbers = jnp.arange(flat.shape[-1], dtype=first.dtype)
+    winner = first == numbers.reshape(*[1] * (flat.ndim - 1), -1)
     return jnp.moveaxis(winner.reshape(moved.shape), last, axes)
 
 

@@ -26,7 +26,6 @@ SOFTMAX = {
     "by hand": lambda z: jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True),
     "picked": lambda z: jax.nn.softmax(z)[:, ::-1],
     "in single precision": lambda z: jax.nn.softmax(z).astype(jnp.float32),
-    "weighed by a gate": lambda z: jax.nn.softmax(z) * jax.nn.sigmoid(z[:, :1]),
 }
 SIGMOIDS = {
     "sigmoid": jax.nn.sigmoid,

@@ -52,10 +52,10 @@ LRP = [
 
 
 def residual(of):
-    """Two branches read `of(x W)`: it cannot be folded into either."""
+    """Two branches read `of(relu(x W))`: it cannot be folded into either."""
 
     def model(p, x):
-        h = of(x @ p["first"], p)
+        h = of(jax.nn.relu(x @ p["first"]), p)
         return (h + jax.nn.relu(h @ p["first"])) @ p["last"]
 
     return Partial(model, P)
@@ -79,9 +79,9 @@ def test_lrp_passes_relevance_through_a_factor_where_it_is_not_0(factor, name):
     model = residual(function)
     plan = lrp.plan(model, X, name)
     (layer,) = [layer for layer in plan.layers if layer.kind == "factor"]
-    _, pull = lrp.vjp(model, X, name, layers=["first", layer.name])
+    _, pull = lrp.vjp(model, X, name, layers=["first:relu", layer.name])
     _, at = pull(jnp.ones((2, 3)))
-    np.testing.assert_allclose(at["first"], at[layer.name] * passes, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(at["first:relu"], at[layer.name] * passes, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gradient", "input-x-gradient", "deeplift-rescale"])
@@ -105,10 +105,10 @@ def test_a_factor_with_a_shift_keeps_the_methods_linear_rule():
     assert "scale" in kinds(model, X)
     plan = lrp.plan(model, X, "lrp-z")
     (scale,) = [layer for layer in plan.layers if layer.kind == "scale"]
-    _, pull = lrp.vjp(model, X, "lrp-z", layers=["first", scale.name])
+    _, pull = lrp.vjp(model, X, "lrp-z", layers=["first:relu", scale.name])
     _, at = pull(jnp.ones((2, 3)))
-    h = X @ P["first"]
-    np.testing.assert_allclose(at["first"], 2 * h / (2 * h + 0.5) * at[scale.name], rtol=1e-6)
+    h = np.maximum(X @ P["first"], 0)
+    np.testing.assert_allclose(at["first:relu"], 2 * h / (2 * h + 0.5) * at[scale.name], rtol=1e-6)
 
 
 def resize(x):
