@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ from .shares import METHODS, Method
 
 # The oracle adds no stabiliser; the library's moves an accepted map by 1e-6 at most.
 TOLERANCE = 1e-5
+# One small program for each network: XLA spends its time on splitting and fusing it.
+QUICK = {"xla_cpu_parallel_codegen_split_count": 1, "xla_cpu_use_fusion_emitters": False}
 SUMS = 1e-9  # DeepLIFT and the gradient divide by nothing that is stabilised
 
 
@@ -109,7 +112,7 @@ def maps(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         out, pull = lrp.vjp(model(net, style, params), x, method)
         return out, pull(R)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK)
     def both(params, xs, R):
         out, one = relevance(*pairs[0], params[0], xs[0], R)
         _, two = relevance(*pairs[1], params[1], xs[1], R[:number].astype(xs[1].dtype))

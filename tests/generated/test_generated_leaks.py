@@ -54,16 +54,28 @@ LEAKS = {
 }
 
 
+def outer(leak, inner):
+    """The leak in front of a network and behind it."""
+    return (lambda x: inner(leak(x))), (lambda x: leak(inner(x)))
+
+
+def leaks(whole, x):
+    """Whether an example alone has another output than beside the others."""
+    alone = np.concatenate([whole(x[:1]), whole(x[1:])])
+    return np.abs(np.asarray(whole(x)) - alone).max() > 1e-6
+
+
 @pytest.mark.parametrize("name", LEAKS)
 def test_a_leak_between_examples_is_refused(name):
     lrp_methods = [m for m in METHODS if m.family == "lrp"]
-    seed = sum(map(ord, name))
-    drawn = case(seed, lrp_methods[seed % len(lrp_methods)], REWRITINGS[0])
-    net, method = drawn.net, lrp.methods.get(drawn.method.name, **drawn.method.options)
-    x = laid(net, drawn.style, net.x)
-    inner = model(net, drawn.style, net.params)
-    for whole in (lambda x: inner(LEAKS[name](x)), lambda x: LEAKS[name](inner(x))):
-        alone = np.concatenate([whole(x[:1]), whole(x[1:])])
-        assert np.abs(np.asarray(whole(x)) - alone).max() > 1e-6  # it does leak, forwards
+    seeds = range(sum(map(ord, name)), 10**6)
+    for seed in seeds:  # a norm right behind it may take a leak away again
+        drawn = case(seed, lrp_methods[seed % len(lrp_methods)], REWRITINGS[0])
+        x = laid(drawn.net, drawn.style, drawn.net.x)
+        both = outer(LEAKS[name], model(drawn.net, drawn.style, drawn.net.params))
+        if all(leaks(whole, x) for whole in both):
+            break
+    method = lrp.methods.get(drawn.method.name, **drawn.method.options)
+    for whole in both:
         with pytest.raises((ValueError, NotImplementedError), match=r"batch|example|training"):
             lrp.vjp(whole, x, method)
