@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from . import checks
 from .baselines import check_baselines, rows_of
-from .derivative import Relevance, derivative, stands_as_it_is
+from .derivative import Relevance, derivative, is_gradient, stands_as_it_is
 from .graph import (
     Eqn,
     Graph,
@@ -181,7 +181,8 @@ class Chain:
         for stage in reversed(self.stages):
             if not any(v in travelling for v in stage.layer.outputs):
                 continue
-            if substituted and self._ends_in_whole_numbers(stage.layer):
+            lost = substituted or not is_gradient(stage.rule)
+            if lost and self._ends_in_whole_numbers(stage.layer):
                 raise NotImplementedError(_in_whole_numbers(self.method, stage.layer))
             arrived = self.arriving(stage, travelling)
             pulled = self.pulled(stage, arrived)
@@ -359,7 +360,7 @@ def reached(reading: Reading, method: Method, start: str) -> set[int]:
 
 def _in_whole_numbers(method: Method, layer: Layer) -> str:
     return (
-        f"Under {method.name} with unknown='gradient' relevance reaches truth values or integers, "
+        f"Under {method.name} relevance reaches truth values or integers, "
         f"which cannot take any: {layer.primitive} at {layer.source} (layer {layer.name!r}) makes "
         "numbers of them. What they decide is a constant of the map: compute it outside of the "
         f"model, or give {layer.name!r} a rule in a composite (see lrpjax.composites)."

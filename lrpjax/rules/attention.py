@@ -62,6 +62,9 @@ def product(
     def pull_to(k: int) -> Pull | None:
         if k == weights:
             return None
+        if elementwise and weights is not None:
+            shown = values[weights] != 0  # what a mask hides gets nothing
+            return lambda r: unbroadcast(jnp.where(shown, r, 0), values[k])
         part = 1.0 if weights is not None else 0.5
         if elementwise:
             return lambda r: unbroadcast(part * r, values[k])

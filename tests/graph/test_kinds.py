@@ -62,7 +62,7 @@ def residual(of):
 
 
 FACTORS = {
-    "1": (lambda h, p: h * 1.0, np.ones(4)),
+    "2": (lambda h, p: h * 2.0, np.ones(4)),
     "a root": (lambda h, p: h * np.sqrt(4.0), np.ones(4)),
     "its inverse": (lambda h, p: h / 7.0, np.ones(4)),
     "a sign": (lambda h, p: -h, np.ones(4)),
