@@ -7,13 +7,13 @@ mixing them; whether it matters is for `axes` to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from . import axis_moves
 from .axis_moves import placed
-from .factors import apart, core, digits
+from .factors import apart, core, digits, length
 from .held import Held, Operands, Walk, acting, as_number, has_batch, out_shape
 from .program import Eqn
 
@@ -21,9 +21,18 @@ from .program import Eqn
 
 
 def same(walk: Walk, eqn: Eqn, held: Operands) -> Held:
-    """Entry by entry. A predicate or a bound may be one number for all."""
+    """Entry by entry. An operand may be one number for all, or for all of an axis."""
     shape = out_shape(walk, eqn)
-    return walk.meet(eqn, [as_number(h, len(shape)) for h in held], shape)
+    laid = [_laid_out(as_number(h, len(shape)), shape) for h in held]
+    return walk.meet(eqn, laid, shape)
+
+
+def _laid_out(held: Held | None, shape: Sequence[int]) -> Held | None:
+    """An operand without its axes of 1 that are repeated along the output's."""
+    if held is None:
+        return None
+    kept = (a if n == 1 or length(a) == n else () for a, n in zip(held.axes, shape, strict=True))
+    return replace(held, axes=tuple(kept))
 
 
 def each(walk: Walk, eqn: Eqn, held: Operands) -> list[Held]:

@@ -43,11 +43,22 @@ class Context:
     """What folding needs to know of a program besides its equations.
 
     varying: the axes along which each value varies. activation: the one that ends in a value.
+    uniform: the constants that are one number everywhere.
     """
 
     program: Program
     varying: dict[int, Axes]
     activation: Callable[[int], Any]
+    uniform: dict[int, Any]
+
+    def changes_nothing(self, eqn: Eqn) -> bool:
+        """Whether a step adds 0, or multiplies or divides by 1."""
+        if not is_step(eqn) or len(eqn.inputs) != 2:
+            return False
+        (k,) = [k for k, v in enumerate(eqn.inputs) if v not in self.program.active] or [None]
+        number = self.uniform.get(eqn.inputs[k]) if k is not None else None
+        neutral = 0 if primitives.of(eqn.name).is_addition else 1
+        return number is not None and bool(number == neutral) and not (k == 0 and eqn.name == "sub")
 
 
 def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:
@@ -59,7 +70,7 @@ def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:
     chain, core = _walk_back(context, value)
     if core is None:
         return _standing_alone(program, chain)
-    fitting = len(chain) if fold or _is_sum(core) else _bias_only(chain)
+    fitting = len(chain) if fold or _is_sum(core) else _bias_only(context, chain)
     allowed = _output_features(program, core)
     for k, eqn in enumerate(chain[:fitting]):
         if _is_factor(eqn) and not _pulled(context, chain[:k], eqn) <= allowed:
@@ -170,10 +181,11 @@ def _standing_alone(program: Program, chain: list[Eqn]) -> Affine:
     return Affine(None, (), tuple(steps), program.active_inputs(steps[0])[0])
 
 
-def _bias_only(chain: list[Eqn]) -> int:
+def _bias_only(context: Context, chain: list[Eqn]) -> int:
     """How much of the run a product keeps unfolded: its bias, which is one addition."""
-    moved = next((i for i, eqn in enumerate(chain) if is_step(eqn)), 0)
-    return moved + 1 if chain and chain[moved].name == "add" else 0
+    changes = lambda eqn: is_step(eqn) and not context.changes_nothing(eqn)
+    moved = next((i for i, eqn in enumerate(chain) if changes(eqn)), len(chain))
+    return moved + 1 if moved < len(chain) and chain[moved].name == "add" else 0
 
 
 def _before(context: Context, core: Eqn, value: int) -> list[Eqn]:

@@ -23,11 +23,9 @@ from .varying import find_varying
 class Known(Context):
     """All that is known of a program when it is read.
 
-    uniform: the constants that are one number everywhere. fold: whether what stands around a
-    product is folded into it.
+    fold: whether what stands around a product is folded into it.
     """
 
-    uniform: dict[int, Any]
     fold: bool
 
 
@@ -67,13 +65,14 @@ def _affine(known: Known, value: int) -> Layer | None:
 
 def _affine_kind(known: Known, affine: Affine) -> str:
     core, program = affine.core, known.program
+    changing = [eqn for eqn in affine.eqns if not known.changes_nothing(eqn)]
     if core is None:
-        return "scale" if shifts(program, affine.post) else "factor"
+        return "scale" if shifts(program, changing) else "factor"
     role = primitives.of(core.name).role
     if role == "sum":
         return "sum"
     if role == "dot" and not core.params["dimension_numbers"][0][0]:
-        return "scale" if shifts(program, affine.eqns) else "factor"
+        return "scale" if shifts(program, changing) else "factor"
     weights = [v for v in core.inputs if v not in program.active]
     if program.fixed.issuperset(constants_behind(program, weights)):
         return "fixed"

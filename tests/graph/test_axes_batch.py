@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 from jax.nn import relu, softmax
 
+import lrpjax as lrp
 from lrpjax.graph import primitives, trace
 from lrpjax.graph.axes import find_axes
 from lrpjax.graph.axis_rules import RULES
@@ -341,3 +342,17 @@ def test_the_axes_behind_an_unknown_primitive_are_not_known():
 
 def test_every_rule_of_axes_is_of_a_row_and_every_row_has_a_rule():
     assert {row.axes for row in primitives.TABLE.values()} == set(RULES)
+
+
+def test_an_operand_repeated_along_an_axis_leaves_the_axis_as_long_as_the_output():
+    """`mul` repeats an operand along its axes of 1 by itself."""
+
+    def model(x):
+        weights = x.mean(1, keepdims=True)  # (N, 1, 4)
+        return (weights * x).reshape(len(x), 12) @ np.ones((12, 2))
+
+    (product,) = [row for row in lrp.plan(model, np.ones((2, 3, 4)), "gradient").rows
+                  if row["kind"] == "product"]  # fmt: skip
+    assert product["output"] == "2x3x4"
+    axes = read(model, np.ones((2, 3, 4)), fold=True).graph.axes
+    assert axes.mixes is None
