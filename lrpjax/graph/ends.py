@@ -9,13 +9,13 @@ from __future__ import annotations
 from .layer import Layer
 from .layers import Graph
 
-_THROUGH = ("structure", "factor", "scale", "sum", "add", "norm", "fixed")
+_THROUGH = ("structure", "factor", "scale", "sum", "add", "norm")
 
 
 def ending(graph: Graph) -> list[Layer]:
     """The layers that turn logits into what the model returns: each softmax, and each activation
-    that does not keep the sign of its input (sigmoid, softplus), that reaches the output through
-    moves, constant factors and shifts, sums, means and weighing alone. In order."""
+    that has one sign whatever that of its input (sigmoid, softplus), that reaches the output
+    through moves, constant factors and shifts, sums, means and weighing alone. In order."""
     maker = {v: layer for layer in graph.layers for v in layer.outputs}
     waiting, seen = list(graph.program.outputs), set[int]()
     found = []
@@ -36,7 +36,8 @@ def ending(graph: Graph) -> list[Layer]:
 
 def _ends(layer: Layer) -> bool:
     if layer.kind == "activation":
-        return not layer.detail.keeps_sign
+        low, high = layer.detail.range
+        return not layer.detail.keeps_sign and (low >= 0 or high <= 0)
     return layer.kind == "softmax"
 
 

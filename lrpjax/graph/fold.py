@@ -55,10 +55,9 @@ class Context:
         """Whether a step adds 0, or multiplies or divides by 1."""
         if not is_step(eqn) or len(eqn.inputs) != 2:
             return False
-        (k,) = [k for k, v in enumerate(eqn.inputs) if v not in self.program.active] or [None]
-        number = self.uniform.get(eqn.inputs[k]) if k is not None else None
         neutral = 0 if primitives.of(eqn.name).is_addition else 1
-        return number is not None and bool(number == neutral) and not (k == 0 and eqn.name == "sub")
+        first, second = (self.uniform.get(v) for v in eqn.inputs)
+        return bool(second == neutral or (first == neutral and eqn.name != "sub"))
 
 
 def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:

@@ -19,6 +19,23 @@ DEVICE = jax.devices()[0]
 half = lambda x: (x[:, :2], x[:, 2:])
 
 
+def rotary(x):
+    """Pairs of entries as complex numbers, turned by a quarter and mirrored."""
+    turned = jnp.conj(lax.complex(*half(x)) * 1j)
+    return jnp.concatenate([turned.real, turned.imag], 1)
+
+
+def read_twice(h):
+    return h + jax.nn.relu(h)
+
+
+def blurred(x):
+    kernel = np.ones((2, 2, 2, 2), x.dtype) / 8
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 def function(layer, shape=(4,), *, relu=False, keeps=True):
     return Case(shape, lambda: layer, relu, keeps=keeps)
 
@@ -79,6 +96,14 @@ LAYERS = {
     "stop_gradient": function(lambda x: x + lax.stop_gradient(x)),
     "device_put": function(lambda x: jax.device_put(x, DEVICE)),
     "sharding": function(lambda x: lax.with_sharding_constraint(x, SingleDeviceSharding(DEVICE))),
+    "clamp": function(lambda x: lax.clamp(-1.0, x, 5.0)),
+    "clip": function(lambda x: jnp.clip(x, -1, 5)),
+    "sparse_sigmoid": function(jax.nn.sparse_sigmoid),
+    "scatter": function(lambda x: x.at[:, 0].set(1.0)),
+    "steps before two readers": function(lambda x: read_twice(-(jax.nn.relu(x) * 3) / 2 + 1)),
+    "a blur": function(blurred, (4, 4, 2)),
+    "fft": function(lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * 1j, x.shape[1])),
+    "real and imaginary": function(rotary),
     "a derivative": function(lambda x: jax.vjp(lambda h: (h, h), x)[1]((x, 2 * x))[0]),
 }
 REFUSED = {  # by the primitive that the error names
@@ -93,7 +118,6 @@ REFUSED = {  # by the primitive that the error names
     "sin": jnp.sin,
     "erf": lax.erf,
     "round": jnp.round,
-    "clamp": lambda x: lax.clamp(-1.0, x, 5.0),
     "max": lambda x: jnp.maximum(*half(x)),
     "min": lambda x: jnp.minimum(*half(x)),
     "div": lambda x: half(x)[0] / half(x)[1],
@@ -103,20 +127,16 @@ REFUSED = {  # by the primitive that the error names
     "cummax": lambda x: lax.cummax(x, 1),
     "sort": jnp.sort,
     "top_k": lambda x: lax.top_k(x, 2)[0],
-    "scatter": lambda x: x.at[:, 0].set(1.0),
     "scatter-add": lambda x: jax.ops.segment_sum(x.T, GROUPS, 2).T,
-    "fft": lambda x: jnp.fft.rfft(x).real,
 }
 NOT_COVERED = {
     **{primitive: (primitive, function(layer)) for primitive, layer in REFUSED.items()},
-    "clip": ("max", function(lambda x: jnp.clip(x, -1, 5))),
     "log_softmax": ("exp", function(jax.nn.log_softmax)),
     "logsumexp": ("exp", function(lambda x: jax.nn.logsumexp(x, 1))),
     "variance": ("square", function(lambda x: x.var(1))),
-    "median": ("ne", function(lambda x: jnp.median(x, 1))),
+    "median": ("select_n", function(lambda x: jnp.median(x, 1))),
     "euclidean norm": ("sqrt", function(lambda x: jnp.linalg.norm(x, axis=1))),
     "relu squared": ("integer_pow", function(lambda x: jax.nn.relu(x) ** 2)),
-    "sparse_plus": ("le", function(jax.nn.sparse_plus)),
-    "sparse_sigmoid": ("min", function(jax.nn.sparse_sigmoid)),
+    "sparse_plus": ("integer_pow", function(jax.nn.sparse_plus)),
     "squareplus": ("square", function(jax.nn.squareplus)),
 }
