@@ -48,6 +48,7 @@ UNREACHED = {  # listed, but in no layer here
 }
 # What stands before and behind a convolution, product or sum may be part of its layer.
 FOLDED = dict.fromkeys(("conv", "dense", "fixed", "sum"), LISTED["scale"] | LISTED["structure"])
+FOLDED["factor"] = {"add"}  # of 0
 # Recognised whole, of whatever primitives.
 WHOLE = {"activation", "norm", "softmax", "transform"}
 # Of these kinds alone a network is rectifiers and linear maps, where LRP-0 is input times

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
+from jax.tree_util import Partial
 
 from helpers.layer_cases import Case
 
@@ -93,7 +94,8 @@ LAYERS = {
     "reduce_precision": function(lambda x: lax.reduce_precision(x, 11, 52)),
     "checkpoint_name": function(lambda x: jax.ad_checkpoint.checkpoint_name(x, "h")),
     "copy": function(jnp.copy),
-    "stop_gradient": function(lambda x: x + lax.stop_gradient(x)),
+    # Of a value without a share: relevance passes where the gradient does not.
+    "stop_gradient": function(lambda x: x + 0 * lax.stop_gradient(x)),
     "device_put": function(lambda x: jax.device_put(x, DEVICE)),
     "sharding": function(lambda x: lax.with_sharding_constraint(x, SingleDeviceSharding(DEVICE))),
     "clamp": function(lambda x: lax.clamp(-1.0, x, 5.0)),
@@ -101,7 +103,7 @@ LAYERS = {
     "sparse_sigmoid": function(jax.nn.sparse_sigmoid),
     "scatter": function(lambda x: x.at[:, 0].set(1.0)),
     "steps before two readers": function(lambda x: read_twice(-(jax.nn.relu(x) * 3) / 2 + 1)),
-    "a blur": function(blurred, (4, 4, 2)),
+    "a blur": function(Partial(lambda s, x: blurred(x) * s, np.ones(2)), (4, 4, 2)),
     "fft": function(lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * 1j, x.shape[1])),
     "real and imaginary": function(rotary),
     "a derivative": function(lambda x: jax.vjp(lambda h: (h, h), x)[1]((x, 2 * x))[0]),
