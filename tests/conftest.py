@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import zlib
+from pathlib import Path
 
 import jax
 import pytest
@@ -67,14 +68,30 @@ def quick_compile():
     jax.config.update(option, before)
 
 
-@pytest.fixture(scope="module", autouse=True)
 def forget_what_was_compiled():
-    """Thousands of compiled programs exhaust a process's memory maps, and it crashes.
-
-    What a compiler has freed stays with the process, 1 GB and more, until glibc is asked for it.
-    """
-    yield
+    """What a compiler has freed stays with the process, 1 GB of it, until glibc is asked."""
     jax.clear_caches()
     gc.collect()
     if sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Thousands of compiled programs exhaust a process's memory maps, and it crashes."""
+    yield
+    forget_what_was_compiled()
+
+
+@pytest.fixture(autouse=True)
+def little_memory():
+    yield
+    if resident() > 1 << 30:
+        forget_what_was_compiled()
+
+
+def resident():
+    """The bytes that this process holds in memory; 0 where Linux does not say."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

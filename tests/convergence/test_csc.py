@@ -12,6 +12,8 @@ import lrpjax as lrp
 from lrpjax.convergence.csc import one_minus_cosines, random_baseline
 from lrpjax.images import bundled_images
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-10  # float64 cosines of vectors with up to a few hundred entries
 SINGLE = 1e-11  # 1 - |cos| of float32 unit vectors: the square of their rounding, times 1000
 
@@ -42,10 +44,10 @@ def net():
 def plain_csc(model, x, method, start, layer, key, vectors):
     """|cos| of all pairs, locations and images, one at a time in numpy; nan where undefined."""
     values = []
+    at = lambda x: lrp.vjp(model, x, method, layers=[start])[1](jnp.ones_like(model(x)))[1][start]
+    like = jax.eval_shape(at, x)
     for i in range(len(x)):
         _, relevance = lrp.vjp(model, x[i : i + 1], method, start=start, layers=[layer])
-        shape = lrp.vjp(model, x[i : i + 1], method, layers=[start])
-        like = shape[1](jnp.ones_like(model(x[i : i + 1])))[1][start]
         drawn = jax.random.normal(jax.random.fold_in(key, i), (vectors, *like.shape[1:]), x.dtype)
         maps = [np.asarray(relevance(v[None])[1][layer], np.float64)[0] for v in drawn]
         rows = [m.reshape(-1, m.shape[-1]) if m.ndim == 3 else m.reshape(1, -1) for m in maps]

@@ -1,5 +1,7 @@
 """The table of methods: names, identities between them, behaviour on the trained network."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,19 +129,36 @@ def test_a_range_that_does_not_fit_is_refused(getkey):
 # --- the trained network -------------------------------------------------------------------------
 
 
+@cache
+def trained():
+    """The network and two images for it, as they come, and in double precision."""
+    model, images = lrp.models.cifar10(), bundled_images()[0][:2]
+    double = jax.tree.map(lambda leaf: leaf.astype(float), model)
+    return (model, model.preprocess(images)), (double, images / 255)
+
+
+GIVEN = {  # what a name takes from the network
+    "input_range": lambda model: {"low": 0, "high": 1},
+    "patterns": lambda model: {"patterns": model.patterns},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, e in TABLE.items() if e.needs not in ("key", "layer")])
 def test_every_method_explains_the_trained_network_by_its_name(name):
-    model = lrp.models.cifar10()
-    x = model.preprocess(bundled_images()[0][:2])
+    """As in double precision, with what the name takes from the network given by hand."""
+    (model, x), (double, x64) = trained()
     relevance = lrp.attribute(model, x, name, target=jnp.array([1, 2]))
     assert relevance.shape == x.shape and relevance.dtype == jnp.float32
-    assert jnp.isfinite(relevance).all() and jnp.abs(relevance).max() > 0
+    options = GIVEN.get(TABLE[name].needs, lambda model: {})(model)
+    method = lrp.methods.get(name, **options)
+    wanted = np.asarray(lrp.attribute(double, x64, method, target=jnp.array([1, 2])))
+    assert wanted.dtype == np.float64 and np.abs(wanted).max() > 0
+    np.testing.assert_allclose(relevance, wanted, rtol=0, atol=SAME * np.abs(wanted).max())
 
 
 def test_excitation_bp_is_zplus_started_from_one():
-    model = lrp.models.cifar10()
-    x = model.preprocess(bundled_images()[0][:2])
+    model, x = trained()[0]
     logits = model(x)[:, 4]
     maps = [lrp.attribute(model, x, name, target=4) for name in ("lrp-zplus", "excitation-bp")]
     np.testing.assert_allclose(maps[0], logits[:, None, None, None] * maps[1], rtol=SAME, atol=1e-9)

@@ -223,6 +223,22 @@ def test_a_neuron_that_never_fires_has_no_pattern(getkey):
     assert (a[:, 1] == 0).all() and np.isclose(a[:, 0] @ w[:, 0], 1)
 
 
+def with_patterns(model, x):
+    """The shipped network written out: its values, and W * A for W in its derivative."""
+
+    def layer(name, function, x):
+        w, b = getattr(model, name).kernel[...], getattr(model, name).bias[...]
+        backward = function(x, w * model.patterns.a[name].astype(w.dtype))
+        return lax.stop_gradient(function(x, w) + b - backward) + backward
+
+    for name in ("conv1", "conv2", "conv3", "conv4"):
+        x = jax.nn.relu(layer(name, conv, x))
+        if name in ("conv2", "conv4"):
+            x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+    x = jax.nn.relu(layer("fc5", jnp.matmul, x.reshape(len(x), -1)))
+    return layer("fc6", jnp.matmul, x)
+
+
 def test_the_shipped_patterns_fit_the_shipped_network():
     model = lrp.models.cifar10()
     x = model.preprocess(bundled_images()[0])
@@ -236,7 +252,10 @@ def test_the_shipped_patterns_fit_the_shipped_network():
         if name == "conv1":
             assert fires.any() and not (dead & fires).any()
     assert lrp.models.cifar10("random", key=jax.random.key(0)).patterns is None
-    assert jnp.isfinite(lrp.attribute(model, x, "pattern-attribution", target=0)).all()
+    found = np.asarray(lrp.attribute(model, x[:2], "pattern-attribution", target=0))
+    out, pull = jax.vjp(lambda x: with_patterns(model, x)[:, :1], x[:2])
+    wanted = np.asarray(pull(out)[0])  # started from the logit
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 # --- mistakes ------------------------------------------------------------------------------------

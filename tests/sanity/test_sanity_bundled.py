@@ -6,7 +6,7 @@ import pytest
 import lrpjax as lrp
 from lrpjax.images import bundled_images
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 
 
 @pytest.fixture(scope="module")
