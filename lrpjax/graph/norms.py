@@ -81,10 +81,11 @@ def _normalises(last: Eqn, statistic: _Statistic) -> bool:
 def _reduced_alike(
     program: Program, uniform: Mapping[int, Any], x: int, last: Eqn, statistic: _Statistic
 ) -> bool:
-    """Whether x is itself reduced from values of the statistic's (a cosine of two, the mean in
-    Keras' LayerNorm), or the statistic is a sum over windows of x (local response)."""
+    """Whether x is itself reduced from values whose scale the statistic has (a cosine of two, the
+    mean in Keras' LayerNorm), or the statistic is a sum over windows of x (local response)."""
     own = _statistic(program, uniform, x, last)
-    if own is not None and not set(own.roots).isdisjoint(statistic.roots):
+    shared = own is not None and not set(own.roots).isdisjoint(statistic.roots)
+    if shared and statistic.degree is not None:
         return True
     reductions = {eqn.name for eqn in statistic.eqns if primitives.of(eqn.name).reduces}
     return statistic.roots == (x,) and reductions == {"reduce_window_sum"}

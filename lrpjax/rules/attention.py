@@ -62,8 +62,8 @@ def product(
     def pull_to(k: int) -> Pull | None:
         if k == weights:
             return None
-        if elementwise and weights is not None:
-            shown = values[weights] != 0  # what a mask hides gets nothing
+        if elementwise and weights is not None and op.detail.why == "mask":
+            shown = values[weights] != 0  # what is hidden gets nothing, as behind a factor of 0
             return lambda r: unbroadcast(jnp.where(shown, r, 0), values[k])
         part = 1.0 if weights is not None else 0.5
         if elementwise:

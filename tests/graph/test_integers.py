@@ -30,7 +30,7 @@ MODELS = {
     "routed": (lambda h: h * jax.nn.one_hot(largest(h), 4), "argmax"),
     "looked up": (lambda h: h + TABLE[largest(h)], "argmax"),
     "counted": (lambda h: h * (h > 0).sum(1, keepdims=True), "gt"),
-    "masked": (lambda h: h * ~(h > 0), "gt"),
+    "masked": (lambda h: h * ~(jnp.roll(h, 1, 1) > 0), "gt"),
     "masked by a number": (lambda h: h * (1 - (h > 0).astype(int)), "gt"),
     "rounded": (lambda h: h + (4 * h).astype(int), "convert_element_type"),
     "rounded bits": (lambda h: h * ((4 * h).astype(int) & 3), "convert_element_type"),
@@ -75,7 +75,24 @@ def test_the_plan_of_the_gradient_is_checked(layer, primitive):
     assert checked.forward_difference < EXACT
 
 
-@pytest.mark.parametrize("layer", STRAIGHT.values(), ids=STRAIGHT)
+# What only shows or hides a value has no relevance; all others would be given some.
+SHOWN = {"routed", "masked"}
+SORTED = {"taken in order", "taken by a rank", "sorted with places", "the largest two"}
+
+
+@pytest.mark.parametrize("layer", [MODELS[n][0] for n in sorted(SHOWN)], ids=sorted(SHOWN))
+@pytest.mark.parametrize("method", ["lrp-epsilon", "lrp-zplus"])
+def test_relevance_passes_what_is_shown_and_none_goes_to_what_shows_it(layer, method):
+    h = np.asarray(X @ W)
+    shown = np.asarray(layer(jnp.asarray(h))) != 0
+    model = lambda x: layer(x @ W)
+    names = [a.name for a in lrp.plan(model, X, method).layers]
+    _, pull = lrp.vjp(model, X, method, layers=[names[0]])
+    _, at = pull(np.ones_like(h))
+    np.testing.assert_allclose(at[names[0]], shown, atol=EXACT)
+
+
+@pytest.mark.parametrize("layer", [MODELS[n][0] for n in sorted(SORTED)], ids=sorted(SORTED))
 def test_deeplift_takes_its_gradient_if_asked(layer):
     model = around(layer)
     method = lrp.methods.get("deeplift-rescale", unknown="gradient")
@@ -87,9 +104,18 @@ def test_deeplift_takes_its_gradient_if_asked(layer):
 @pytest.mark.parametrize("method", ["lrp-epsilon", "lrp-zplus", "deeplift-rescale"])
 @CASES
 def test_relevance_is_refused_where_they_are_made(layer, primitive, method):
-    words = rf"{primitive}' at .*\.py:\d+|control flow"
+    if layer in [MODELS[name][0] for name in SHOWN] and method != "deeplift-rescale":
+        return  # as above
+    words = rf"{primitive}' at .*\.py:\d+|control flow|reaches truth values or integers|'mul' at"
     with pytest.raises(NotImplementedError, match=words):
         lrp.vjp(around(layer), X, method)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - SORTED - SHOWN - {"branching"}))
+def test_deeplift_is_refused_where_a_difference_would_be_lost_in_them(name):
+    method = lrp.methods.get("deeplift-rescale", unknown="gradient")
+    with pytest.raises(NotImplementedError, match="reaches truth values or integers"):
+        lrp.vjp(around(MODELS[name][0]), X, method)
 
 
 def test_where_the_gradient_is_asked_for_none_goes_to_a_place():
