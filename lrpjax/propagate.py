@@ -362,8 +362,8 @@ def _in_whole_numbers(method: Method, layer: Layer) -> str:
     return (
         f"Under {method.name} relevance reaches truth values or integers, "
         f"which cannot take any: {layer.primitive} at {layer.source} (layer {layer.name!r}) makes "
-        "numbers of them. What they decide is a constant of the map: compute it outside of the "
-        f"model, or give {layer.name!r} a rule in a composite (see lrpjax.composites)."
+        "numbers of them: compute these outside of the model, as constants, or give "
+        f"{layer.name!r} a rule in a composite (see lrpjax.composites)."
     )
 
 

@@ -142,7 +142,8 @@ def magnitude(op: Any, v: jax.Array) -> jax.Array:
     Where the batch's axis is not known it counts as the first, which holds the batch after merges
     such as reshape(N * T, C).
     """
-    size = jnp.where(jnp.isinf(v), 0, jnp.abs(v))
+    # It follows a layer's size, and is no part of the rule that is differentiated.
+    size = jax.lax.stop_gradient(jnp.where(jnp.isinf(v), 0, jnp.abs(v)))
     return jnp.max(size, _within(op, v), keepdims=True, initial=0)
 
 

@@ -123,7 +123,7 @@ OTHERS = [
     ("input-x-gradient", None, "input"),
     ("input-x-gradient", "fc", "conv2"),  # beside which relevance passes
     ("deeplift-reveal-cancel", None, "input"),
-    (lrp.methods.deeplift_rescale(BASELINES), "add_1", "conv1"),
+    (lrp.methods.deeplift_rescale(baselines=BASELINES), "add_1", "conv1"),
     ("epsilon-plus-flat", None, "input"),
     (lrp.methods.deep_taylor(-4.0, 4.0), "pool", "input"),
     ("pattern-attribution", "fc", "conv1"),

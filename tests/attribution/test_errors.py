@@ -71,7 +71,7 @@ MODELS = {
     "a cast to integers": (
         lambda x: (4 * x).astype(int).astype("float32") @ W,
         NotImplementedError,
-        f"'convert_element_type'.*{HERE}",
+        f"truth values or integers.*convert_element_type at .*{HERE}",
     ),
     "softmax": (lambda x: jax.nn.softmax(x @ W), NotImplementedError, "softmax.*logits"),
     "log_softmax": (lambda x: jax.nn.log_softmax(x @ W), NotImplementedError, f"softmax.*{HERE}"),

@@ -46,6 +46,8 @@ PLACES = {
     "softmax": (lambda x: jax.nn.softmax(x) @ W, "softmax"),
     "norm": (lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True)) @ W, "norm"),
     "product": (lambda x: x[:, :2] @ x[:, 2:].T, "product"),
+    "factor": (lambda x: x[:, :3] * 2.0, "factor"),
+    "structure": (lambda x: x[:, 1:], "structure"),
 }
 CASES = {
     "epsilon": ("linear", {"epsilon": 1e-12}),
@@ -58,6 +60,9 @@ CASES = {
     "zbox": ("linear", {"low": -4.0, "high": 4.0}),
     "negated": ("linear", {"of": rule(rules.gamma, gamma=0.5)}),
     "pass_": ("activation", {}),
+    "one_to_one": ("factor", {}),
+    "moved": ("structure", {}),
+    "nothing": ("structure", {}),
     "gradient": ("linear", {}),
     "input_times_gradient": ("sum", {}),
     "positive_share": ("sum", {}),
@@ -107,6 +112,9 @@ def test_every_rule_says_all_of_its_facts():
 def test_a_rule_is_linear_where_it_says_so(name):
     made, pull, y = at_work(name)
     a, b = (jax.random.normal(jax.random.key(k), y.shape) for k in (0, 1))
+    if name == "nothing":
+        assert pull(a) is None
+        return
     both, apart = pull(a - 2 * b), jax.tree.map(lambda r, s: r - 2 * s, pull(a), pull(b))
     worst = max(
         float(jnp.abs(p - q).max())

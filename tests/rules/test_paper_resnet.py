@@ -17,7 +17,7 @@ PAPER = partial(lrp.methods.get, bias="signed", fold=False, residual_clip=(0, 10
 
 def test_batchnorm_by_itself_by_hand():
     """y = 2 x + 1, R = 35. x = 3: 2 * 6/(6 + 1) * 35 = 60. x = -3: -1 * -6/(-6 + 1) * 35 = -42."""
-    conv = lambda x: x @ jnp.eye(2)
+    conv = lambda x: x @ jnp.array([[1.0, 0.0], [0.0, 1.0]])
     model = lambda x: (conv(x) - jnp.array([1.0, 1.0])) * jnp.array([2.0, 2.0]) + 3.0
     x, R = np.array([[3.0, -3.0]]), np.array([[35.0, 35.0]])
     out, propagate = lrp.vjp(model, x, PAPER("lrp-alpha2-beta1"), layers=["dense_1"])

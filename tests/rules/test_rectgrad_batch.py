@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SAME = 1e-12  # the same equations in float64, in another order
 PERCENTILE = 60
-METHOD = lrp.methods.get("rect-grad", percentile=PERCENTILE)
+METHOD = lrp.methods.get("rect-grad", percentile=PERCENTILE, start="logit")
 RANDOM = np.random.default_rng(3)
 W1, W2, HEAD = (RANDOM.normal(size=shape) for shape in ((5, 7), (7, 7), (7, 2)))
 X = RANDOM.normal(size=(3, 5))
