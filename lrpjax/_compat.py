@@ -20,28 +20,17 @@ jaxpr_as_fun = core.jaxpr_as_fun
 closed_call_p = core.primitives.closed_call_p
 
 # Evaluates at once, also inside jit and vmap; `ensure_compile_time_eval` leaves vmap's trace on.
-outside_traces = getattr(jax.core, "eval_context", jax.ensure_compile_time_eval)
+outside_traces = jax.core.eval_context
 
-# Calls that stand for their body. "pjit" is "jit" and "custom_vjp_call_jaxpr" is
-# "custom_vjp_call" in JAX before 0.7; "checkpoint" is the name of remat's primitive.
-CALLS = {
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "checkpoint",
-    "remat",
-    "remat2",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "custom_vjp_call_jaxpr",
-}
+# Of the calls that stand for their body, those that have a derivative of their own.
+CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
 
-# Of these, those that have a derivative of their own.
-CUSTOM = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+# Calls that stand for their body. "remat2" is jax.checkpoint's. From JAX 0.12 on "eval_jaxpr"
+# takes the place of "call" and "closed_call".
+CALLS = {"jit", "call", "closed_call", "eval_jaxpr", "remat2"} | CUSTOM
 
 # Calls that say how their body is run (memory, a loop) and are not merely another way to write it.
-RUNS = {"checkpoint", "remat", "remat2", "scan"}
+RUNS = {"remat2", "scan"}
 
 _STATELESS = ("nn", "numpy", "scipy", join("lax", "other"))
 _OF_JAX = tuple(join(dirname(jax.__file__), "_src", part) for part in _STATELESS)
@@ -50,19 +39,27 @@ _OWN = (join(dirname(__file__), "graph"), join(dirname(__file__), "reading.py"))
 
 def call_body(eqn) -> ClosedJaxpr:
     """The body of a call equation; its parameter is named differently from call to call."""
-    body = next(
-        eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if eqn.params.get(k) is not None
-    )
+    body = next(eqn.params[k] for k in ("jaxpr", "call_jaxpr") if eqn.params.get(k) is not None)
     return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
+
+
+def without_values(closed: ClosedJaxpr) -> Jaxpr:
+    """The program of a closed jaxpr, which must not keep the values of its constants: under jit
+    they are tracers. From JAX 0.11 on a closed jaxpr is a Jaxpr that does."""
+    return closed.jaxpr.replace(constvars=closed.jaxpr.constvars)
+
+
+def scan_counts(eqn) -> tuple[int, int]:
+    """How many of a scan's operands are constants, and how many are carried on."""
+    if "ft_in" in eqn.params:  # JAX 0.11 and later
+        constants, carried, _ = eqn.params["ft_in"].unpack()
+        return len(list(constants.vals)), len(list(carried.vals))
+    return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
 def bind(primitive: Any, values: Any, params: dict[str, Any]) -> Any:
     """Applies an equation's primitive, with the equation's own parameters, to values."""
-    found = primitive.get_bind_params(params)
-    if isinstance(found, tuple):  # JAX before 0.10
-        functions, found = found
-        values = (*functions, *values)
-    return primitive.bind(*values, **found)
+    return primitive.bind(*values, **primitive.get_bind_params(params))
 
 
 def is_of_jax_itself(eqn: Any) -> bool:

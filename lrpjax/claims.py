@@ -74,7 +74,8 @@ def require(model: Callable, images: Any, method: Any) -> None:
     What measures a model calls it before: a map of what was read wrongly would be measured.
     """
     rules = innermost(method)
-    tested(model, read(model, images[:1], fold=rules is None or rules.fold))
+    first = jax.tree.map(lambda leaf: leaf[:1], images)
+    tested(model, read(model, first, fold=rules is None or rules.fold))
 
 
 def _precision(graph: Graph) -> str:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from . import _pickles, checks
-from ._compat import ClosedJaxpr, jaxpr_as_fun
+from ._compat import ClosedJaxpr, jaxpr_as_fun, without_values
 from .derivative import Relevance
 from .graph import Graph
 from .method import Method
@@ -60,7 +60,7 @@ def _replay(env: dict[int, Any], piece: Piece, propagate: Callable[[Relevance], 
     # As a jaxpr with its constants the map is a pytree, which jit can return and cache.
     like = [jax.ShapeDtypeStruct(env[v].shape, env[v].dtype) for v in piece.injected]
     closed = jax.make_jaxpr(pull)(*like)
-    return jax.tree_util.Partial(Replay(tuple(like), closed.jaxpr), closed.consts)
+    return jax.tree_util.Partial(Replay(tuple(like), without_values(closed)), closed.consts)
 
 
 def _sent(piece: Piece, propagate: Callable, relevance: Sequence[jax.Array]) -> Relevance:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._compat import CALLS, ClosedJaxpr, Literal, call_body
+from .._compat import CALLS, ClosedJaxpr, Literal, call_body, scan_counts
 from ..chain import ChainOperator
 from ..rules.rule import negative, positive
 
@@ -129,7 +129,7 @@ def _divided(eqn: Any, values: Sequence[Any]) -> list[Any]:
 def _scanned(eqn: Any, values: Sequence[Any]) -> list[Any]:
     """A scan (a large matrix is read in blocks; see `graph.blocks`)."""
     p = eqn.params
-    n_consts, n_carry = p["num_consts"], p["num_carry"]
+    n_consts, n_carry = scan_counts(eqn)
     consts, carry, xs = values[:n_consts], values[n_consts:][:n_carry], values[n_consts + n_carry :]
 
     def step(carry, here):

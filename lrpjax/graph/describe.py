@@ -37,8 +37,8 @@ def describe(
 
 
 def _has_parameters(program: Program, layer: Layer) -> bool:
-    if not KINDS[layer.kind].parameters:
-        return False
+    if not KINDS[layer.kind].parameters or program.fixed.issuperset(program.consts):
+        return KINDS[layer.kind].parameters
     constants = [v for eqn in layer.eqns for v in eqn.inputs if v not in program.active]
     return not program.fixed.issuperset(constants_behind(program, constants))
 

@@ -24,6 +24,7 @@ from .._compat import (
     is_of_jax_itself,
     jaxpr_as_fun,
     outside_traces,
+    scan_counts,
     scope,
     users_line,
 )
@@ -342,7 +343,7 @@ def _calls_text(steps: Sequence[Step]) -> list[Any]:
 def _unrolled(eqn) -> ClosedJaxpr:
     """A scan as the straight program it stands for."""
     p = eqn.params
-    body, num_consts, num_carry = p["jaxpr"], p["num_consts"], p["num_carry"]
+    body, (num_consts, num_carry) = p["jaxpr"], scan_counts(eqn)
 
     def run(*arguments):
         consts, rest = arguments[:num_consts], arguments[num_consts:]

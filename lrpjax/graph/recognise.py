@@ -74,7 +74,9 @@ def _affine_kind(known: Known, affine: Affine) -> str:
     if role == "dot" and not core.params["dimension_numbers"][0][0]:
         return "scale" if shifts(program, changing) else "factor"
     weights = [v for v in core.inputs if v not in program.active]
-    if program.fixed.issuperset(constants_behind(program, weights)):
+    # Where nothing is a parameter, the weights written in the code are the model's.
+    learned = not program.fixed.issuperset(program.consts)
+    if learned and program.fixed.issuperset(constants_behind(program, weights)):
         return "fixed"
     return {"conv": "conv", "dot": "dense"}[role]
 

@@ -24,7 +24,7 @@ def draw(**shapes):
 
 # --- layers without relevance --------------------------------------------------------------------
 
-LSTM = draw(w=(5, 24), u=(6, 24), out=(6, 3))
+LSTM = draw(w=(5, 24), u=(6, 24), forget=(5, 6), out=(6, 3))
 SEQUENCES = RNG.normal(size=(2, 2, 5))
 
 
@@ -32,7 +32,8 @@ def lstm(p, x):
     """Two steps from a state of zeros: what the first forget gate lets pass is nothing."""
     c = h = jnp.zeros((len(x), 6))
     for t in range(2):
-        i, f, g, o = jnp.split(x[:, t] @ p["w"] + h @ p["u"], 4, -1)
+        i, _, g, o = jnp.split(x[:, t] @ p["w"] + h @ p["u"], 4, -1)
+        f = x[:, t] @ p["forget"]
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
     return h @ p["out"]

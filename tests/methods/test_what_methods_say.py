@@ -40,7 +40,7 @@ def test_help_shows_formula_source_and_options(name):
 
 def test_the_options_of_the_estimators_are_in_their_signatures():
     wanted = {
-        "integrated_gradients": "base steps quadrature baseline chunk",
+        "integrated_gradients": "base steps quadrature baseline baselines chunk",
         "smooth_grad": "base key samples noise form chunk",
         "iba": "layer statistics key beta steps samples learning_rate sigma chunk",
     }
@@ -49,7 +49,8 @@ def test_the_options_of_the_estimators_are_in_their_signatures():
     made = get("smooth-grad", key=jax.random.key(0), samples=3, noise=0.5, form="square", chunk=2)
     assert (made.samples, made.noise, made.form, made.chunk) == (3, 0.5, "square", 2)
     path = get("integrated-gradients", steps=3, quadrature="left", baseline=2.0, chunk=2)
-    assert (path.steps, path.quadrature, float(path.baseline), path.chunk) == (3, "left", 2, 2)
+    baseline = float(path.baseline.inputs)
+    assert (path.steps, path.quadrature, baseline, path.chunk) == (3, "left", 2, 2)
 
 
 # Sixt et al. 2020, appendix: by max |R| over the colours the gradient and its relatives.
