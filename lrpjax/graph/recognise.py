@@ -68,12 +68,12 @@ def _affine(known: Known, value: int) -> Layer | None:
 def _affine_kind(known: Known, affine: Affine) -> str:
     core, program = affine.core, known.program
     if core is None:
-        return "scale" if shifts(program, affine.post) else "factor"
+        return "scale" if shifts(affine.post) else "factor"
     role = primitives.of(core.name).role
     if role == "sum":
         return "sum"
     if role == "dot" and not core.params["dimension_numbers"][0][0]:
-        return "scale" if shifts(program, affine.eqns) else "factor"
+        return "scale" if shifts(affine.eqns) else "factor"
     weights = [v for v in core.inputs if v not in program.active]
     if program.fixed.issuperset(constants_behind(program, weights)):
         return "fixed"

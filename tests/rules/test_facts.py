@@ -45,6 +45,7 @@ PLACES = {
     "activation": (jax.nn.relu, "activation"),
     "softmax": (lambda x: jax.nn.softmax(x) @ W, "softmax"),
     "norm": (lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True)) @ W, "norm"),
+    "factor": (lambda x: x * np.array([2.0, -1.0, 0.5, 3.0]), "factor"),
     "product": (lambda x: x[:, :2] @ x[:, 2:].T, "product"),
 }
 CASES = {
@@ -58,6 +59,7 @@ CASES = {
     "zbox": ("linear", {"low": -4.0, "high": 4.0}),
     "negated": ("linear", {"of": rule(rules.gamma, gamma=0.5)}),
     "pass_": ("activation", {}),
+    "one_to_one": ("factor", {}),
     "gradient": ("linear", {}),
     "input_times_gradient": ("sum", {}),
     "positive_share": ("sum", {}),
@@ -74,6 +76,7 @@ CASES = {
     "product": ("product", {"of": rule(rules.z), "share": "uniform"}),
 }
 MULTIPLIERS = {*vars(rules.deeplift)} & {*FUNCTIONS}  # of differences: no relevance to conserve
+WITHOUT_RELEVANCE = {"nothing"}
 WITH_PATTERNS = {"pattern", "pattern_times_weights"}
 
 
@@ -96,9 +99,12 @@ def total(relevance):
 
 
 def test_every_rule_says_all_of_its_facts():
-    assert set(FUNCTIONS) == {*CASES, *MULTIPLIERS, *WITH_PATTERNS}
+    assert set(FUNCTIONS) == {*CASES, *MULTIPLIERS, *WITH_PATTERNS, *WITHOUT_RELEVANCE}
     for name, function in FUNCTIONS.items():
         assert set(getattr(function, "facts", {})) == {f.name for f in fields(Facts)}, name
+    others = {f.name: False for f in fields(Facts) if f.name != "conserves"}
+    with pytest.raises(TypeError, match=r"conserves relevance needs an account"):
+        known(conserves=True, **others)
     with pytest.raises(TypeError, match=r"facts of a rule are linear, conserves.*given linear\."):
         known(linear=True)
 
@@ -146,7 +152,7 @@ def test_a_rule_of_ones_own_promises_nothing():
         "mine", or_else(by_kind(activation=Rule(half)), lrp.methods.get("lrp-z").composite)
     )
     row = lrp.plan(jax.nn.relu, np.ones((1, 2)), mine).check(np.ones((1, 2)), target=0).rows[0]
-    assert (row["relevance_in"], row["dropped"], row["stabiliser"]) == (0.5, 0.5, 0)
+    assert (row["relevance_in"], row["lost"], row["residual"]) == (0.5, None, None)
 
 
 @pytest.mark.parametrize("method", ["lrp-gamma", "lrp-alpha2-beta1"])
