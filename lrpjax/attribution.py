@@ -12,19 +12,18 @@ import jax
 import numpy as np
 
 from . import checks
-from .claims import tested
+from .claims import read_as, tested
 from .ledger import explain, warn_of_what_was_lost
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
 from .propagate import (
-    innermost,
     is_vjp,
     piece,
     read_for,
     read_for_target,
     substituted_sums,
 )
-from .reading import Reading, below, read, values_at
+from .reading import Reading, below, values_at
 from .replay import forward, forward_as_it_is
 
 
@@ -188,5 +187,4 @@ def _check(model: Callable, x: Any, method: Explainer) -> None:
             "check=True tests the model at an input, and this one is traced: call it outside of "
             "jit, vmap and grad."
         )
-    rules = innermost(method)
-    tested(model, read(model, x, fold=rules is None or rules.fold))
+    tested(model, read_as(model, x, method))
