@@ -157,9 +157,9 @@ def attribute(
     check: as of `vjp`.
     Raises as `vjp` does, and ValueError for outputs of another shape, a target out of range, or a
     map with NaN or infinity (under jit or vmap it comes through).
-    Warns where, in one image at least, epsilon, which is absolute, takes more than 1 % of a layer's
-    relevance, constants of the model take half of all, or alpha-beta makes ten times as much of it
-    (see `ledger`).
+    Warns where, in one image at least, constants of the model take more than half of the relevance,
+    stabilisers a tenth (1 % of one layer's, where they are absolute as epsilon is), less than a
+    tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.ledger`.
     """
     method = resolve(method, model)
     if check:

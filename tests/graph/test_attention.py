@@ -276,6 +276,16 @@ def test_the_ledger_names_what_a_transformer_keeps():
     assert taking == {"concatenate_1", "position"}
 
 
+def test_it_is_told_how_little_of_a_transformers_relevance_reaches_the_input_under_zplus():
+    words = (
+        r"^lrp-zplus: in one image at least \d% of the relevance reaches the input: .*% ends in "
+        r"constants of the model \(tokens, .*\), most of it at the layer 'concatenate_1'.*\.$"
+    )
+    with pytest.warns(UserWarning, match=words) as warned:
+        lrp.attribute(model(True), IMAGES, "lrp-zplus", target=3)
+    assert len(warned) == 1
+
+
 def test_the_gradient_of_a_transformer():
     expected = jax.grad(lambda x: model(True)(x)[:, 3].sum())(IMAGES)
     found = lrp.attribute(model(True), IMAGES, "gradient", target=3)
