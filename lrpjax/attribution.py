@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from . import checks
+from .claims import read_as, tested
+from .ledger import explain, warn_of_what_was_lost
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
 from .propagate import (
-    explain,
     is_vjp,
     piece,
     read_for,
@@ -33,13 +34,15 @@ def vjp(
     *,
     start: str | None = None,
     layers: Sequence[str] | None = None,
+    check: bool = False,
 ) -> tuple[Any, Callable]:
     """The model's output and the map from relevance of the output to relevance of the input.
 
     model: a callable from a batch (N, ...) to outputs of any shape. x: its input, any pytree.
     start: inject at the output of this layer instead of at the model's output.
     layers: names of layers ("input" is x itself); the map then returns (R_in, {name: R}) with
-    the relevance at each layer's output.
+    the relevance at each layer's output. check: tests what the reading says of the model at x
+    first, as `plan.check` does.
     The map takes relevance of the shape of the output (or of the layer `start`) and returns
     relevance of x's structure, in float32 where the model computes in half precision. Like
     the second result of `jax.vjp` it is a pytree: jit may return it, vmap may batch it.
@@ -48,10 +51,13 @@ def vjp(
     precision or x holds integers. Inside of a function with a derivative of its own, of which its
     rule says nothing, the relevance at a layer is that of the function's body.
     Raises NotImplementedError for a layer without a rule, ValueError for unknown names, input
-    or weights that are not finite, or a model in training mode; the map raises ValueError for
+    or weights that are not finite, a model in training mode, or with `check` one that is not what
+    it was read as; the map raises ValueError for
     relevance that is not finite, and where it gives such (under jit or vmap NaN comes through).
     """
     method = resolve_chain(method, model)
+    if check:
+        _check(model, x, method)
     reading = read_for(model, x, method)
     graph = reading.graph
     if isinstance(layers, str):
@@ -140,22 +146,49 @@ def _warn_of_losses(reading: Reading, method: Method, target: Any) -> None:
     )
 
 
-def attribute(model: Callable, x: Any, method: str | Explainer, *, target: Any = None) -> Any:
+def attribute(
+    model: Callable,
+    x: Any,
+    method: str | Explainer,
+    *,
+    target: Any = None,
+    check: bool = False,
+) -> Any:
     """The relevance of the input for one class: the heat map, of x's structure and shape.
 
     model: a callable from (N, ...) to (N, classes). target: a class, N classes, or None for
     each image's largest logit. The method says what propagation starts from: the logit or 1.
+    check: as of `vjp`.
     Raises as `vjp` does, and ValueError for outputs of another shape, a target out of range, or a
     map with NaN or infinity (under jit or vmap it comes through).
-    Warns where epsilon, which is absolute, takes more than 1 % of a layer's relevance in an image.
+    Warns where, in one image at least, constants of the model take more than half of the relevance,
+    stabilisers a tenth (1 % of one layer's, where they are absolute as epsilon is), less than a
+    tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.ledger`.
     """
     method = resolve(method, model)
+    if check:
+        _check(model, x, method)
     if not isinstance(method, Method):
         return method.attribute(model, x, target=target)
     reading = read_for_target(model, x, method, target)
-    logits, maps, taken = explain(reading.graph, method, reading.consts, reading.leaves, target)
+    concrete = all(
+        map(checks.is_concrete, (*reading.leaves, *reading.consts, *jax.tree.leaves(target)))
+    )
+    values = reading.consts, reading.leaves
+    logits, maps, told = explain(reading.graph, method, *values, target, told=concrete)
     checks.check_maps(method.name, maps, [logits])
-    checks.warn_of_stabilisers(reading.graph, method, taken)
+    if told is not None:
+        warn_of_what_was_lost(reading.graph, method, told, stacklevel=2)
     if checks.is_concrete(logits):
         _warn_of_losses(reading, method, target)
     return jax.tree.unflatten(reading.x_tree, maps)
+
+
+def _check(model: Callable, x: Any, method: Explainer) -> None:
+    """Tests the claims of the reading that the method works with. Raises as `tested`."""
+    if not all(map(checks.is_concrete, jax.tree.leaves(x))):
+        raise TypeError(
+            "check=True tests the model at an input, and this one is traced: call it outside of "
+            "jit, vmap and grad."
+        )
+    tested(model, read_as(model, x, method))

@@ -18,7 +18,6 @@ from .rules import Rule, flat, nothing
 from .rules import rule as make_rule
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
-TAKEN = 0.01  # of a layer's relevance, by an absolute stabiliser, without a warning
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 
@@ -109,23 +108,6 @@ def _extremes(leaf: Any, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
 def _text(bound: np.ndarray) -> str:
     """2.5, or (2.2, 2.4, 2.6) for one of each channel."""
     return f"({', '.join(f'{b:g}' for b in bound)})" if bound.ndim else f"{bound:g}"
-
-
-def warn_of_stabilisers(graph: Graph, method: Method, taken: dict[int, Any]) -> None:
-    """Warns where an absolute stabiliser takes too much. taken: as of `propagate.explain`."""
-    if not taken or not all(map(is_concrete, taken.values())):
-        return
-    shares = jax.device_get(taken)
-    worst = max(shares, key=shares.get)
-    if not shares[worst] > TAKEN:
-        return
-    layer = next(layer for layer in graph.layers if worst in layer.outputs)
-    warnings.warn(
-        f"{method.name}: {method.rule_for(layer)} takes {shares[worst]:.0%} of the relevance at "
-        f"the layer {layer.name!r}, whose outputs are small beside the number that it adds to them "
-        "in one image at least: give a smaller one, or take lrp-z, which follows their size.",
-        stacklevel=3,
-    )
 
 
 def find_layer(graph: Graph, name: str) -> Layer:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .graph import Graph, Layer, Linear, Program, is_inexact, make_op, single, tupled
+from .graph import Graph, Layer, Linear, Op, Program, evaluate, is_inexact, make_op, single, tupled
 from .method import Method
 from .propagate import Chain, innermost
 from .reading import Reading, as_number, environment, read
@@ -26,6 +27,7 @@ BOUNDS = {"float64": 1e-9, "float32": 1e-4, "half": 2e-2}
 _DERIVATIVE = Method("the derivative of every layer", lambda layer: rule(gradient))
 OUTPUT = "the model's output"
 FOLDED = "what the folded layers compute"
+GRADIENT = "the gradient through the layers"
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,17 @@ def tested(model: Callable, reading: Reading) -> list[Claim]:
     bound = BOUNDS[_precision(reading.graph)]
     outputs, measured = _measured(reading.graph, reading.consts, reading.leaves)
     measured |= _alone(model, reading, outputs[0])
+    if not float(measured[GRADIENT]["input"]) <= bound:
+        culprit = _where_it_parts(reading, bound)
+        measured[GRADIENT] = {culprit: measured[GRADIENT]["input"]}
     claims = [
         Claim(what, layer, float(difference), bound)
         for what, differences in measured.items()
         for layer, difference in differences.items()
     ]
     places = {layer.name: layer.place for layer in reading.graph.layers}
-    claims.sort(key=lambda claim: places.get(claim.layer, len(places)))
+    last = lambda claim: claim.what == GRADIENT  # it is off where anything else is
+    claims.sort(key=lambda claim: (last(claim), places.get(claim.layer, len(places))))
     for claim in claims:
         if not claim.holds:
             raise ValueError(
@@ -73,9 +79,14 @@ def require(model: Callable, images: Any, method: Any) -> None:
 
     What measures a model calls it before: a map of what was read wrongly would be measured.
     """
-    rules = innermost(method)
     first = jax.tree.map(lambda leaf: leaf[:1], images)
-    tested(model, read(model, first, fold=rules is None or rules.fold))
+    tested(model, read_as(model, first, method))
+
+
+def read_as(model: Callable, x: Any, method: Any) -> Reading:
+    """The reading that a method of any kind works with."""
+    rules = innermost(method)
+    return read(model, x, fold=rules is None or rules.fold)
 
 
 def _precision(graph: Graph) -> str:
@@ -103,19 +114,22 @@ def _measured(graph: Graph, consts: list, leaves: list) -> tuple[list[jax.Array]
         return [env[v] for v in outputs], env
 
     made, pull, env = jax.vjp(values, *map(as_number, leaves), has_aux=True)
-    keys = jax.random.split(jax.random.key(0), len(outputs))
-    cotangents = [
-        jax.random.normal(key, env[v].shape, env[v].dtype)
-        for key, v in zip(keys, outputs, strict=True)
-    ]
+    seeds = _seeds(env, outputs)
     return made, {
         FOLDED: _folded(graph, env),
         "what the activation computes": _activations(graph, env),
         "an input that cannot be negative": _signs(graph, env),
         "the statistic of a norm": _statistics(graph, env),
-        "the gradient through the layers": {
-            "input": _gradient(graph, env, dict(zip(outputs, cotangents, strict=True)), pull)
-        },
+        GRADIENT: {"input": _gradient(graph, env, seeds, pull)},
+    }
+
+
+def _seeds(env: dict[int, Any], outputs: list[int]) -> dict[int, jax.Array]:
+    """A random cotangent for each output."""
+    keys = jax.random.split(jax.random.key(0), len(outputs))
+    return {
+        v: jax.random.normal(key, env[v].shape, env[v].dtype)
+        for key, v in zip(keys, outputs, strict=True)
     }
 
 
@@ -147,7 +161,7 @@ def _activations(graph: Graph, env: dict[int, Any]) -> dict[str, jax.Array]:
     off = {}
     for layer in _of_kind(graph, "activation"):
         (x,), (y,) = layer.inputs, layer.outputs
-        function: Any = make_op(graph.program, layer, env).detail  # type: ignore[union-attr]
+        function = cast(Op, make_op(graph.program, layer, env)).detail
         off[layer.name] = _off(function(env[x]).astype(env[y].dtype), env[y])
     return off
 
@@ -169,8 +183,8 @@ def _statistics(graph: Graph, env: dict[int, Any]) -> dict[str, jax.Array]:
         x = layer.inputs[0]
         (statistic,) = [v for v in last.inputs if v != x] or [last.inputs[1]]
         full = jnp.broadcast_to(env[statistic], env[layer.outputs[0]].shape)
-        ends = [jnp.max(full, layer.detail.axes), jnp.min(full, layer.detail.axes)]
-        off[layer.name] = _off(*ends) if layer.detail.axes else jnp.zeros(())
+        ends = [full.max(layer.detail.axes), full.min(layer.detail.axes)] if full.size else ()
+        off[layer.name] = _off(*ends) if ends else jnp.zeros(())
     return off
 
 
@@ -185,6 +199,44 @@ def _gradient(
     return jnp.max(jnp.stack(off))
 
 
+def _where_it_parts(reading: Reading, bound: float) -> str:
+    """The uppermost layer that reads or writes a value at which the gradient is off."""
+    off = jax.device_get(_both_sides(reading.graph, reading.consts, reading.leaves))
+    for layer in reversed(reading.graph.layers):
+        if not all(off.get(v, 0) <= bound for v in (*layer.inputs, *layer.outputs)):
+            return layer.name
+    return "input"
+
+
+@partial(jax.jit, static_argnums=0)
+def _both_sides(graph: Graph, consts: list, leaves: list) -> dict[int, jax.Array]:
+    """How far the gradient at each value is off, where a layer reads or writes it."""
+    outputs = _outputs(graph.program)
+    numbers = dict(zip(graph.program.inputs, map(as_number, leaves), strict=True))
+    env = environment(graph, consts, list(numbers.values()))
+    seen = {v for layer in graph.layers for v in (*layer.inputs, *layer.outputs)}
+    nothing = {v: jnp.zeros_like(env[v]) for v in seen if is_inexact(env[v])}
+
+    def beside(added):
+        """The outputs where something is added to each value."""
+
+        def by(eqn, inputs):
+            made = evaluate(eqn, inputs)
+            return [
+                m + added[v] if v in added else m for v, m in zip(eqn.outputs, made, strict=True)
+            ]
+
+        given = [x + added[v] if v in added else x for v, x in numbers.items()]
+        env = environment(graph, consts, given, by)
+        return [env[v] for v in outputs]
+
+    seeds = _seeds(env, outputs)
+    _, pull = jax.vjp(beside, nothing)
+    (wanted,) = pull(list(seeds.values()))
+    found = Chain(graph, _DERIVATIVE, env, graph.layers)(seeds)
+    return {v: _off(found.get(v, jnp.zeros_like(w)), w) for v, w in wanted.items()}
+
+
 def _of_kind(graph: Graph, kind: str) -> Iterable[Layer]:
     return (layer for layer in graph.layers if layer.kind == kind)
 
@@ -197,21 +249,26 @@ def _alone(model: Callable, reading: Reading, outputs: jax.Array) -> Differences
     sizes = {leaf.shape[:1] for leaf in leaves}
     if batch is None or len(sizes) != 1 or outputs.size == 0:
         return {}
-    others = [_beside_another(leaf) if len(leaf) == 1 else leaf[:1] for leaf in leaves]
+    others = [
+        _beside_another(leaf) if len(leaf) == 1 else leaf[:1] for leaf in map(np.asarray, leaves)
+    ]
     try:
         other = read(model, jax.tree.unflatten(reading.x_tree, others), fold=True)
     except ValueError:
         return {}
-    found = _computed(other.graph, other.consts, other.leaves)
+    off = _first_of_both(other.graph, other.consts, other.leaves, outputs, batch)
+    return {"an example by itself": {OUTPUT: off}}
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _first_of_both(
+    graph: Graph, consts: list, leaves: list, outputs: jax.Array, batch: int
+) -> jax.Array:
+    found = environment(graph, consts, leaves)[_outputs(graph.program)[0]]
     first = lambda outputs: jax.lax.index_in_dim(outputs, 0, batch)
-    return {"an example by itself": {OUTPUT: _off(first(found), first(outputs))}}
+    return _off(first(found), first(outputs))
 
 
-@partial(jax.jit, static_argnums=0)
-def _computed(graph: Graph, consts: list, leaves: list) -> jax.Array:
-    return environment(graph, consts, leaves)[_outputs(graph.program)[0]]
-
-
-def _beside_another(leaf: jax.Array) -> jax.Array:
+def _beside_another(leaf: np.ndarray) -> np.ndarray:
     """A batch of one and its mirror image."""
-    return jnp.concatenate([leaf, jnp.flip(leaf)])
+    return np.concatenate([leaf, np.flip(leaf)])

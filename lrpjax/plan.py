@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from . import checks
+from . import checks, ledger
 from ._text import columns
-from .baselines import rows_of
 from .claims import FOLDED, Claim, tested
-from .graph import Graph, Layer, Linear, bare, calls_around, decision, scaled
+from .graph import Graph, Layer, calls_around, decision
 from .method import Method
 from .methods import resolve_chain
-from .propagate import (
-    Chain,
-    Stage,
-    one_hot,
-    piece,
-    propagations,
-    read_for,
-    start_relevance,
-)
-from .reading import environment, read
+from .propagate import read_for
+from .reading import read
 
 OPENED = " (in a custom_vjp or custom_jvp, opened)"
 
@@ -91,23 +81,15 @@ class Plan:
         shape = reading.graph.program.shape(reading.graph.program.outputs[0])
         checks.check_target(target, shape)
         claims = tested(self.model, reading)
-        ledger = _check(reading.graph, self.method, reading.consts, reading.leaves, target)
+        told = ledger.measured(reading, self.method, target)
         differences = [claim.difference for claim in claims if claim.what == FOLDED]
         rows = [
-            {
-                "layer": layer.name,
-                "rule": str(rule),
-                "forward": difference,
-                **dict(zip(_LEDGER, map(float, entry), strict=True)),
-            }
+            {"layer": layer.name, "rule": str(rule), "forward": difference, **entry}
             for layer, rule, difference, entry in zip(
-                reading.graph.layers, rules_found, differences, ledger, strict=True
+                reading.graph.layers, rules_found, differences, told.rows, strict=True
             )
         ]
-        return Check(max(differences), rows, claims)
-
-
-_LEDGER = ("relevance_out", "relevance_in", "bias", "stabiliser", "dropped")
+        return Check(max(differences), rows, claims, told.shares, told.grew)
 
 
 @dataclass(frozen=True)
@@ -116,29 +98,52 @@ class Check:
 
     forward_difference: the largest difference between the folded layers, run one after the other,
     and the model's own values, relative to the largest value of the layer.
-    rows: per layer its own forward difference and its ledger: the relevance of its outputs and
-    of its inputs, and where the deficit went: to the bias, to the stabiliser (each has its share of
-    the denominator, as the inputs have), or dropped (an output without contributions of the sign
-    the rule distributes over, a ReLU, a gradient). Where the method is the model's derivative (or
-    that but for some layers), what is shown of an input has arrived there from all that read it.
+    rows: per layer its own forward difference and its ledger: the relevance of its outputs and of
+    its inputs, where the rest went (the fields of `rules.Account`), and the residual, which all of
+    these leave: None where the rule does not conserve. Where the method is the model's derivative
+    (or that but for some layers), what is shown of an input has arrived from all that read it.
     claims: what the reading says of the model, each with what was found on the data.
+    shares: where all relevance ended, see `ledger.shares`; empty where no rule conserves.
+    grew: sum |R| at the input by that at the output, in the image where it is largest.
     """
 
     forward_difference: float
     rows: list[dict[str, Any]]
     claims: list[Claim]
+    shares: dict[str, float]
+    grew: float
+
+    @property
+    def unbalanced(self) -> list[str]:
+        """The layers whose ledger does not add up: their rule's account is wrong, or there is too
+        little precision for the relevance that cancels there."""
+        return [row["layer"] for row in self.rows if row["balanced"] is False]
 
     def __str__(self) -> str:
-        shown = [
-            {k: v if isinstance(v, str) else f"{v:.3g}" for k, v in row.items()}
-            for row in self.rows
-        ]
+        rows = [{k: v for k, v in row.items() if k != "balanced"} for row in self.rows]
+        shown = [{k: _shown(v) for k, v in row.items()} for row in rows]
         first, last = self.rows[-1]["relevance_out"], self.rows[0]["relevance_in"]
-        return (
+        text = (
             f"{columns(shown)}\n\n"
             f"folded forward pass: largest relative difference {self.forward_difference:.1e}\n"
-            f"relevance: {first:.6g} at the output, {last:.6g} at the input"
+            f"relevance: {first:.6g} at the output, {last:.6g} at the input, "
+            f"whose absolute values sum to {self.grew:.3g} times those of the output"
         )
+        if self.shares:
+            ended = ", ".join(f"{name} {part:.1%}" for name, part in self.shares.items())
+            text += f"\nwhere it ended, by size: {ended}"
+        if self.unbalanced:
+            text += (
+                "\nThe ledger does not add up (residual above "
+                f"{ledger.RESIDUAL:.0e} of the relevance) at {', '.join(self.unbalanced)}."
+            )
+        return text
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def plan(model: Callable, x: Any, method: str | Method) -> Plan:
@@ -158,91 +163,6 @@ def plan(model: Callable, x: Any, method: str | Method) -> Plan:
 def _example(leaf: Any) -> Any:
     is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
     return jnp.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
-
-
-@partial(jax.jit, static_argnums=0)
-def _check(graph: Graph, method: Method, consts: list, leaves: list, target: Any):
-    env = environment(graph, consts, leaves)
-    ledger = lambda baseline: _ledger(graph, method, env, target, baseline)
-    if method.derivative:
-        return _arrived(graph, method, consts, leaves, env, target)
-    if method.baseline is None:
-        return ledger(None)
-    baselines = rows_of(method.baseline, [env[v] for v in graph.program.inputs])
-    return jax.tree.map(lambda r: r.mean(0), jax.lax.map(ledger, baselines))
-
-
-def _arrived(
-    graph: Graph, method: Method, consts: list, leaves: list, env: dict[int, Any], target: Any
-) -> list:
-    """Per layer what has arrived at its outputs and inputs: a derivative is not taken in steps."""
-    output = graph.program.outputs[0]
-    values = dict.fromkeys(v for a in graph.layers for v in (*a.outputs, *a.inputs))
-    whole = piece(graph.layers, [output], tuple(values))
-    _, (propagate,) = propagations(graph, method, consts, leaves, [whole])
-    seed = start_relevance(method, env[output], one_hot(target, env[output]))
-    found = propagate({output: seed})
-    none = jnp.zeros(())
-    rows = []
-    for layer in graph.layers:
-        total_out, total_in = (
-            _total([found[v] for v in values]) for values in (layer.outputs, layer.inputs)
-        )
-        rows.append((total_out, total_in, none, none, total_out - total_in))
-    return rows
-
-
-def _ledger(graph: Graph, method: Method, env: dict[int, Any], target: Any, baseline: Any) -> list:
-    """Per layer: relevance out and in, and the deficit by where it went; see `Check`."""
-    links = Chain(graph, method, env, graph.layers, baseline)
-    output = graph.program.outputs[0]
-    seed = start_relevance(method, env[output], one_hot(target, env[output]))
-    travelling = links.start({output: seed})
-    ledger = []
-    for stage in reversed(links.stages):
-        layer = stage.layer
-        outs = links.arriving(stage, travelling)
-        pulled = links.pulled(stage, outs)
-        links.send(travelling, layer.inputs, pulled)
-        total = lambda values, maps: _total(
-            [links.read_out(v, m) for v, m in zip(values, maps, strict=True) if m is not None]
-        )
-        total_out, total_in = total(layer.outputs, outs), total(layer.inputs, pulled)
-        deficit, op = total_out - total_in, stage.op
-        lost = bias = jnp.zeros(())
-        if not isinstance(op, Linear) or op.b is None or baseline is not None:
-            lost = deficit if stage.rule.facts.stabilises else lost
-        elif stage.rule.facts.stabilises:
-            lost = total_out - _unchanged(stage, env)(bare(outs)).sum()
-            bias = deficit - lost
-        elif stage.rule.facts.conserves:
-            bias = _without_bias(stage, op, env)(bare(outs)).sum() - _total(pulled)
-        ledger.append((total_out, total_in, bias, lost, deficit - bias - lost))
-    return ledger[::-1]
-
-
-def _unchanged(stage: Stage, env: dict[int, Any]) -> Callable:
-    """The propagation of a layer with the same output and that output as its only input: all it
-    loses it loses to the stabiliser."""
-    z = env[stage.layer.outputs[0]]
-    same = Linear(
-        replace(stage.layer, non_negative=False),
-        product=scaled,
-        w=jnp.ones_like(z),
-        b=None,
-        x_like=jax.ShapeDtypeStruct(z.shape, z.dtype),
-    )
-    return stage.rule(same, z, z)
-
-
-def _without_bias(stage: Stage, op: Linear, env: dict[int, Any]) -> Callable:
-    """The layer's propagation, as if it had been without its bias."""
-    (x,), (z,) = stage.layer.inputs, stage.layer.outputs
-    return stage.rule(replace(op, b=None), env[x], env[z] - op.b)
-
-
-def _total(values: Sequence[jax.Array]) -> jax.Array:
-    return sum((v.sum() for v in values), jnp.zeros(()))
 
 
 def _dims(shape: tuple[int, ...]) -> str:

@@ -33,7 +33,7 @@ from .graph import (
 from .method import Method
 from .reading import Reading, as_number, below, environment, read
 from .rules import Rule
-from .rules.rule import negative, positive, signs, taken_by
+from .rules.rule import negative, positive, signs
 
 Sums = dict[int, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the place of the layer
 
@@ -441,24 +441,6 @@ def explained(
     as_is = is_vjp(graph, method)
     logits, propagate = _whole(graph, method, consts, leaves, as_is=as_is, watch=watch)
     return logits, propagate(one_hot(target, logits))
-
-
-@partial(jax.jit, static_argnums=0)
-def explain(
-    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
-) -> tuple[jax.Array, list[jax.Array], dict[int, jax.Array]]:
-    """`explained`, and what absolute stabilisers take of the relevance: for each linear layer that
-    has one, by the number of its output, the largest share in an image."""
-    taken: dict[int, jax.Array] = {}
-
-    def watch(links: Chain, stage: Stage, arrived: Sequence, pulled: Sequence) -> None:
-        stabiliser = stage.rule.absolute
-        if stabiliser is not None and stage.rule.facts.stabilises and isinstance(stage.op, Linear):
-            (z,), (r,) = stage.layer.outputs, arrived
-            taken[z] = taken_by(stabiliser, stage.op, links.env[z], r)
-
-    logits, maps = explained(graph, method, consts, leaves, target, watch)
-    return logits, maps, taken
 
 
 def _whole(graph, method, consts, leaves, *, as_is=False, watch=None) -> tuple[jax.Array, Callable]:

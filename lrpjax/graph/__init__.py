@@ -3,6 +3,7 @@
 from .coverage import covered as covered
 from .decisions import decision as decision
 from .ends import ending as ending
+from .fold import shifts as shifts
 from .kernels import kernel as kernel
 from .kinds import COMPUTING as COMPUTING
 from .kinds import KINDS as KINDS

@@ -106,7 +106,7 @@ def _is_sum(eqn: Eqn) -> bool:
     return primitives.of(eqn.name).role == "sum"
 
 
-def shifts(program: Program, eqns: Iterable[Eqn]) -> bool:
+def shifts(eqns: Iterable[Eqn]) -> bool:
     """Whether a step among the equations adds a constant."""
     return any(
         primitives.of(eqn.name).is_addition and len(eqn.inputs) == 2 and is_step(eqn)

@@ -161,7 +161,7 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     out = layer.outputs[0]
     if affine.core is None:
         offset, factor = _offset_and_factor(steps(affine.post, affine.root, out), like(affine.root))
-        has_offset = shifts(program, affine.post)
+        has_offset = shifts(affine.post)
         return Linear(layer, scaled, factor, offset if has_offset else None, x_like)
 
     core = affine.core
@@ -182,13 +182,13 @@ def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
         shift, factor = _offset_and_factor(before, like(affine.root))
         if any(changes_scale(program, eqn) for eqn in affine.pre):
             w = w * _input_factor(core, factor, w, side)
-        if shifts(program, affine.pre):
+        if shifts(affine.pre):
             b = after(product(shift, env[core.inputs[side]]))
     if affine.post:
         offset, pull = jax.vjp(after, like(core_out))
         if any(changes_scale(program, eqn) for eqn in affine.post):
             w = w * _output_factor(core, pull(jnp.ones_like(offset))[0], w, side)
-        if b is None and shifts(program, affine.post):
+        if b is None and shifts(affine.post):
             b = offset
     to_core = _rearranged(moves(affine.pre))
     from_core = _rearranged(moves(affine.post))

@@ -67,12 +67,12 @@ def _affine_kind(known: Known, affine: Affine) -> str:
     core, program = affine.core, known.program
     changing = [eqn for eqn in affine.eqns if not known.changes_nothing(eqn)]
     if core is None:
-        return "scale" if shifts(program, changing) else "factor"
+        return "scale" if shifts(changing) else "factor"
     role = primitives.of(core.name).role
     if role == "sum":
         return "sum"
     if role == "dot" and not core.params["dimension_numbers"][0][0]:
-        return "scale" if shifts(program, changing) else "factor"
+        return "scale" if shifts(changing) else "factor"
     weights = [v for v in core.inputs if v not in program.active]
     # Where nothing is a parameter, the weights written in the code are the model's.
     learned = not program.fixed.issuperset(program.consts)

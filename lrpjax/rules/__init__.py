@@ -50,6 +50,7 @@ from .pooling import winner_takes_all as winner_takes_all
 from .registry import coverage as coverage
 from .registry import register as register
 from .registry import table as table
+from .rule import Account as Account
 from .rule import Facts as Facts
 from .rule import Rule as Rule
 from .rule import known as known

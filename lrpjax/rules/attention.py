@@ -6,20 +6,28 @@ Sources: Ali et al. 2022 (CP-LRP); Achtibat et al. 2024 (AttnLRP).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from ..graph import Op, bare, factor
+from .accounts import all_handed_on
 from .passing import unbroadcast
-from .rule import OF_ANOTHER, Rule, known
+from .rule import OF_ANOTHER, Account, Rule, known
 
 Pull = Callable[[Any], Any]
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=all_handed_on,
+)
 def pass_value(op: Op, x: jax.Array, *rest: jax.Array) -> Pull:
     """R_x = R at y = x g(statistics): the statistics count as constants. Ali et al. 2022, eq. 9."""
     nothing = [None] * (len(op.layer.inputs) - 1)
@@ -37,7 +45,38 @@ def softmax_taylor(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     return lambda r: finite * (r - y * r.sum(op.detail.axes, keepdims=True))
 
 
-@known(**OF_ANOTHER)
+def _of_product(
+    op: Op,
+    a: jax.Array,
+    c: jax.Array,
+    y: jax.Array,
+    r: jax.Array,
+    *,
+    of: Rule,
+    share: Literal["detached", "uniform"],
+) -> Account:
+    """The sum of the accounts of the factors, each of its part; entry by entry all is handed on."""
+    if op.layer.primitive == "mul":
+        return Account()
+    told = [
+        of.account(factor(op, (a, c), k), (a, c)[k], y, part * r)  # type: ignore[misc]
+        for k, part in _parts(op, share).items()
+    ]
+    return Account(*(_added(terms) for terms in zip(*told, strict=True)))
+
+
+def _added(terms: Sequence[Any]) -> Any:
+    given = [t for t in terms if t is not None]
+    return sum(given[1:], given[0]) if given else None
+
+
+def _parts(op: Op, share: str) -> dict[int, float]:
+    """What part of the relevance each factor gets, by its number."""
+    weights = op.detail.weighs if share == "detached" else None
+    return {0: 0.5, 1: 0.5} if weights is None else {1 - weights: 1.0}
+
+
+@known(**OF_ANOTHER, account=_of_product)
 def product(
     op: Op,
     a: jax.Array,
@@ -57,15 +96,15 @@ def product(
     """
     values = (a, c)
     elementwise = op.layer.primitive == "mul"
-    weights = op.detail.weighs if share == "detached" else None
+    parts = _parts(op, share)
 
     def pull_to(k: int) -> Pull | None:
-        if k == weights:
+        if k not in parts:
             return None
-        if elementwise and weights is not None and op.detail.why == "mask":
-            shown = values[weights] != 0  # what is hidden gets nothing, as behind a factor of 0
+        part = parts[k]
+        if elementwise and share == "detached" and op.detail.why == "mask":
+            shown = values[op.detail.weighs] != 0  # as behind a factor of 0, nothing goes there
             return lambda r: unbroadcast(jnp.where(shown, r, 0), values[k])
-        part = 1.0 if weights is not None else 0.5
         if elementwise:
             return lambda r: unbroadcast(part * r, values[k])
         linear = of(factor(op, values, k), values[k], y)

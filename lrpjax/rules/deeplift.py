@@ -28,7 +28,7 @@ Pull = Callable[[Any], Any]
 Pair = tuple[Pull, Pull]
 NEAR_ZERO = 1e-7  # of a layer's largest input; the reference implementation has it absolute
 # Multipliers make sums complete, and no sum of them is kept.
-_MULTIPLIES = {
+_MULTIPLIES: dict[str, Any] = {
     "linear": True,
     "conserves": False,
     "stabilises": False,

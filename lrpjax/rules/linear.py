@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from ..graph import Linear
+from .accounts import by_origin, by_sign, shared_out, sum_shared_out
 from .rule import (
     OF_ANOTHER,
+    Account,
     Rule,
     known,
     negative,
@@ -32,19 +35,76 @@ Pull = Callable[[jax.Array], jax.Array]
 Bound = float | tuple[float, ...]
 
 
-@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
+def _of_output(op: Linear, x: jax.Array, z: jax.Array, r: jax.Array, **added: float) -> Account:
+    """z_i = sum_k c_ik + b_i: each part takes its own, b_i that of the bias."""
+    (stabiliser,) = added.values() or (None,)
+    return by_origin(op, shared_out(op, z, stabiliser, r, bias=op.b))
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=True,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_output,
+)
 def epsilon(op: Linear, x: jax.Array, z: jax.Array, *, epsilon: float) -> Pull:
     """R_j = sum_i c_ij R_i / (z_i + epsilon sign z_i). Bach et al. 2015, eq. 58."""
     return lambda r: x * op.T(r / stabilise(op, z, epsilon))
 
 
-@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=True,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_output,
+)
 def z(op: Linear, x: jax.Array, z: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i c_ij R_i / z_i. Bach et al. 2015, eq. 56."""
     return lambda r: x * op.T(r / stabilise(op, z, stabiliser))
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+def _of_both_signs(
+    op: Linear,
+    x: jax.Array,
+    z: jax.Array,
+    r: jax.Array,
+    *,
+    alpha: float,
+    beta: float,
+    bias: str,
+    stabiliser: float | None = None,
+) -> Account:
+    to_a, to_n = biases = _biases(op, bias)
+    a, n = _by_sign(op, x)[0] if beta else (_positive(op, x)[0], None)
+    a, n = _with(a, to_a), n if n is None else _with(n, to_n)
+    return by_origin(op, by_sign(op, alpha, a, beta, n, stabiliser, r, biases=biases))
+
+
+def _biases(op: Linear, bias: str) -> tuple[jax.Array | None, jax.Array | None]:
+    """What joins the positive and the negative contributions."""
+    return {
+        "none": (None, None),
+        "split": (None, None) if op.b is None else signs(op.b),
+        "signed": (op.b, op.b),
+    }[bias]
+
+
+def _with(total: jax.Array, b: jax.Array | None) -> jax.Array:
+    return total if b is None else total + b
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=partial(_of_both_signs, alpha=1, beta=0, bias="none"),
+)
 def zplus(op: Linear, x: jax.Array, z: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik. Montavon et al. 2017; the Z+ of Sixt et al. 2020."""
     return alpha_beta(op, x, z, alpha=1, beta=0, bias="none", stabiliser=stabiliser)
@@ -56,6 +116,7 @@ def zplus(op: Linear, x: jax.Array, z: jax.Array, *, stabiliser: float | None = 
     stabilises=False,
     takes_apart=lambda beta, **_: beta != 0,
     inside_only=False,
+    account=_of_both_signs,
 )
 def alpha_beta(
     op: Linear,
@@ -73,26 +134,48 @@ def alpha_beta(
     "split": b+ joins a and b- joins n. "signed": the whole b joins both, as in iNNvestigate,
     which the paper ran: denominators may change sign and relevance is not conserved.
     """
-    to_a, to_n = {
-        "none": (None, None),
-        "split": (None, None) if op.b is None else signs(op.b),
-        "signed": (op.b, op.b),
-    }[bias]
-
-    def share(weight, total, b):
-        return weight / stabilise(op, total if b is None else total + b, stabiliser)
-
+    to_a, to_n = _biases(op, bias)
+    share = lambda weight, total: weight / stabilise(op, total, stabiliser)
     if not beta:
         a, pull_a = _positive(op, x)
-        share_a = share(alpha, a, to_a)
+        share_a = share(alpha, _with(a, to_a))
         return lambda r: pull_a(r * share_a)
     (a, n), pull = _by_sign(op, x)
     # An empty sum is -0.0 or 0.0: the stabiliser of a sum of negative terms is negative.
-    share_a, share_n = share(alpha, a, to_a), share(beta, -n, None if to_n is None else -to_n)
+    share_a, share_n = share(alpha, _with(a, to_a)), share(beta, -_with(n, to_n))
     return lambda r: pull(r * share_a, r * share_n)
 
 
-@known(linear=True, conserves=True, stabilises=True, takes_apart=True, inside_only=False)
+def _of_strengthened(
+    op: Linear,
+    x: jax.Array,
+    z: jax.Array,
+    r: jax.Array,
+    *,
+    gamma: float,
+    stabiliser: float | None = None,
+) -> Account:
+    """The bias b_i + gamma b_i^s takes part as every contribution does."""
+    _, b, agreeing = _agreeing(op, x, z)
+    shift = None if op.b is None else b + gamma * jnp.where(z >= 0, positive(b), negative(b))
+    return by_origin(op, shared_out(op, z + gamma * agreeing, stabiliser, r, bias=shift))
+
+
+def _agreeing(op: Linear, x: jax.Array, z: jax.Array) -> tuple[Callable, jax.Array, jax.Array]:
+    """The map of `_by_sign`, b, and sum_k c^s_ik + b_i^s."""
+    b = jnp.zeros((), z.dtype) if op.b is None else op.b
+    (a, n), pull = _by_sign(op, x)
+    return pull, b, jnp.where(z >= 0, a + positive(b), n + negative(b))
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=True,
+    takes_apart=True,
+    inside_only=False,
+    account=_of_strengthened,
+)
 def gamma(
     op: Linear, x: jax.Array, z: jax.Array, *, gamma: float, stabiliser: float | None = None
 ) -> Pull:
@@ -101,31 +184,68 @@ def gamma(
     c^s and b^s are the parts of the sign of z_i: what agrees with the output is strengthened.
     Montavon et al. 2019 for x >= 0; its extension to both signs after Anders et al. 2021.
     """
-    b = jnp.zeros((), z.dtype) if op.b is None else op.b
-    (a, n), pull = _by_sign(op, x)
+    pull, _, agreeing = _agreeing(op, x, z)
     up = z >= 0
-    agreeing = jnp.where(up, a + positive(b), n + negative(b))
     denominator = stabilise(op, z + gamma * agreeing, stabiliser)
     share_a = jnp.where(up, 1 + gamma, 1) / denominator
     share_n = jnp.where(up, 1, 1 + gamma) / denominator
     return lambda r: pull(r * share_a, r * share_n)
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+def _of_connected(op: Linear, x: jax.Array, z: jax.Array, r: jax.Array, *, entry) -> Account:
+    """An output to which no input is connected loses its relevance."""
+    return Account(lost=jnp.where(op(jnp.ones_like(x), entry) == 0, r, 0))
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=partial(_of_connected, entry=jnp.ones_like),
+)
 def flat(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i 1_ij R_i / sum_k 1_ik over the inputs connected to i. Lapuschkin et al. 2017."""
     count = op(jnp.ones_like(x), jnp.ones_like)
     return lambda r: op.T(r / nonzero(count), jnp.ones_like)
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=partial(_of_connected, entry=jnp.square),
+)
 def wsquare(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i W_ij^2 R_i / sum_k W_ik^2. Montavon et al. 2017, eq. 12."""
     total = op(jnp.ones_like(x), jnp.square)
     return lambda r: op.T(r / nonzero(total), jnp.square)
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+def _of_box(
+    op: Linear,
+    x: jax.Array,
+    z: jax.Array,
+    r: jax.Array,
+    *,
+    low: Bound,
+    high: Bound,
+    stabiliser: float | None = None,
+) -> Account:
+    return sum_shared_out(op, _in_box(op, x, low, high)[2], stabiliser, r)
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_box,
+)
 def zbox(
     op: Linear,
     x: jax.Array,
@@ -140,25 +260,39 @@ def zbox(
     That is W x - W+ l - W- u, of terms that are not negative for inputs in the box [l, u]. The
     bounds are a number each or one for each channel; the bias takes no part.
     """
-    above, below = x - _per_channel(op, x, low), x - _per_channel(op, x, high)
-    total = stabilise(op, op(above, positive) + op(below, negative), stabiliser)
+    above, below, total = _in_box(op, x, low, high)
+    d = stabilise(op, total, stabiliser)
 
     def pull(r):
-        s = r / total
+        s = r / d
         return above * op.T(s, positive) + below * op.T(s, negative)
 
     return pull
 
 
-@known(**OF_ANOTHER)
+def _in_box(op: Linear, x: jax.Array, low: Bound, high: Bound) -> tuple[jax.Array, ...]:
+    """x - l, x - u and the sum of the terms."""
+    above, below = x - _per_channel(op, x, low), x - _per_channel(op, x, high)
+    return above, below, op(above, positive) + op(below, negative)
+
+
+def _of_negated(op: Linear, x: jax.Array, z: jax.Array, r: jax.Array, *, of: Rule) -> Account:
+    return of.account(_negative(op), x, -z, r)  # type: ignore[misc]
+
+
+@known(**OF_ANOTHER, account=_of_negated)
 def negated(op: Linear, x: jax.Array, z: jax.Array, *, of: Rule) -> Pull:
     """The rule `of` for the layer -W x - b: evidence against what the layer computes.
 
     At the last layer it makes the dual of contrastive methods. Gu et al. 2018, CLRP2.
     """
+    return of(_negative(op), x, -z)
+
+
+def _negative(op: Linear) -> Linear:
     b = None if op.b is None else -op.b
     sums = None if op.sums is None else (-op.sums[1], -op.sums[0])
-    return of(replace(op, w=-op.w, b=b, sums=sums), x, -z)
+    return replace(op, w=-op.w, b=b, sums=sums)
 
 
 def _per_channel(op: Linear, x: jax.Array, bound: Bound) -> jax.Array:

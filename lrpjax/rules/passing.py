@@ -14,7 +14,8 @@ import numpy as np
 from jax.dtypes import float0
 
 from ..graph import Linear, Op, bare, is_inexact
-from .rule import known, negative, positive, stabilise
+from .accounts import all_handed_on, by_sign, shared_out, sum_shared_out
+from .rule import Account, known, negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
 
@@ -23,7 +24,14 @@ def _unclipped(clip: Any = None, **_: Any) -> bool:
     return clip is None
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=True)
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=True,
+    account=all_handed_on,
+)
 def pass_(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_in = R. An activation hands relevance on unchanged. Bach et al. 2015."""
     return lambda r: r
@@ -48,7 +56,23 @@ def nothing(op: Op, *values: jax.Array) -> Pull:
     return lambda r: bare(None for _ in op.layer.inputs)
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+def _of_moved(op: Op, *values: jax.Array) -> Account:
+    """What the output holds besides the inputs' values are constants."""
+    *inputs, _, r = values
+    one = lambda v: jnp.ones_like(v) if is_inexact(v) else np.zeros(v.shape, float0)
+    _, theirs = jax.jvp(op.detail, tuple(inputs), tuple(map(one, inputs)))
+    rest = lambda r, own: r * (1 - own) if is_inexact(own) else None
+    return Account(constants=jax.tree.map(rest, r, theirs))
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_moved,
+)
 def moved(op: Op, *values: jax.Array) -> Pull:
     """R moves back to where the values came from, also where the model stops their gradient."""
     *inputs, y = values
@@ -66,7 +90,20 @@ def _pullback(function: Callable, inputs: Sequence[jax.Array], y: Any) -> Pull:
     return towards
 
 
-@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
+def _of_linear(op: Op, *values: jax.Array, stabiliser: float | None = None) -> Account:
+    """y_i = sum_k J_ik x_k and what it is at 0: a shift by constants, that of the bias."""
+    *inputs, y, r = values
+    return shared_out(op, y, stabiliser, r, bias=op(*map(jnp.zeros_like, inputs)))
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=True,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_linear,
+)
 def input_times_gradient(op: Op, *values: jax.Array, stabiliser: float | None = None) -> Pull:
     """R_j = x_j sum_i J_ij R_i / y_i: the z rule of a sum, a mean, or any linear map of values."""
     *inputs, y = values
@@ -79,13 +116,42 @@ def input_times_gradient(op: Op, *values: jax.Array, stabiliser: float | None = 
     return towards
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+def _of_ones(op: Linear, x: jax.Array, z: jax.Array, r: jax.Array) -> Account:
+    """An output whose factor is 0 loses its relevance."""
+    return Account(lost=jnp.where(op(jnp.ones_like(x), _not_zero) == 0, r, 0))
+
+
+def _not_zero(w: jax.Array) -> jax.Array:
+    return (w != 0).astype(w.dtype)
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_ones,
+)
 def one_to_one(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_j = sum_i 1[W_ij != 0] R_i where each output is a factor times one input."""
-    return lambda r: op.T(r, lambda w: (w != 0).astype(w.dtype))
+    return lambda r: op.T(r, _not_zero)
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+def _of_positive(
+    op: Op, x: jax.Array, y: jax.Array, r: jax.Array, *, stabiliser: float | None = None
+) -> Account:
+    return sum_shared_out(op, _positive_sum(op, x)[0], stabiliser, r)
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_positive,
+)
 def positive_share(op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i c+_ij R_i / sum_k c+_ik, c_ij = J_ij x_j: the z+ rule of a sum or a mean.
 
@@ -93,17 +159,22 @@ def positive_share(op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | No
     sign, which |x| shows.
     """
     _, pull = jax.vjp(op, x)
-    along = lambda v: jax.jvp(op, (x,), (v,))[1]
-    unsigned = along(jnp.abs(x))
-    total = stabilise(op, (jnp.abs(unsigned) + along(x)) / 2, stabiliser)
-    up = unsigned >= 0
+    total, up = _positive_sum(op, x)
+    d = stabilise(op, total, stabiliser)
 
     def towards(r):
-        s = r / total
+        s = r / d
         (plus,), (minus,) = pull(jnp.where(up, s, 0)), pull(jnp.where(up, 0, s))
         return positive(x) * plus + negative(x) * minus
 
     return towards
+
+
+def _positive_sum(op: Op, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """sum_k c+_ik, and whether an output's J_ij are not negative."""
+    along = lambda v: jax.jvp(op, (x,), (v,))[1]
+    unsigned = along(jnp.abs(x))
+    return (jnp.abs(unsigned) + along(x)) / 2, unsigned >= 0
 
 
 @known(linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
@@ -162,12 +233,24 @@ def add_copy(op: Op, a: jax.Array, c: jax.Array, y: jax.Array) -> Pull:
     )
 
 
-@known(linear=True, conserves=True, stabilises=True, takes_apart=False, inside_only=False)
+def _of_two(op: Op, *values: jax.Array, stabiliser: float | None = None) -> Account:
+    *_, y, r = values
+    return shared_out(op, y, stabiliser, r)
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=True,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_two,
+)
 def add_signed(
     op: Op, a: jax.Array, c: jax.Array, y: jax.Array, *, stabiliser: float | None = None
 ) -> Pull:
     """R_a = a R / (a + c), R_c = c R / (a + c), for a - c with -c in c's place."""
-    terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
+    terms = _terms(op, a, c)
 
     def pull(r):
         s = r / stabilise(op, y, stabiliser)
@@ -176,8 +259,28 @@ def add_signed(
     return pull
 
 
+def _of_two_by_sign(
+    op: Op,
+    a: jax.Array,
+    c: jax.Array,
+    y: jax.Array,
+    r: jax.Array,
+    *,
+    alpha: float,
+    beta: float,
+    stabiliser: float | None = None,
+) -> Account:
+    plus, minus = _sums_by_sign(_terms(op, a, c))
+    return by_sign(op, alpha, plus, beta, minus, stabiliser, r)
+
+
 @known(
-    linear=_unclipped, conserves=_unclipped, stabilises=False, takes_apart=False, inside_only=False
+    linear=_unclipped,
+    conserves=_unclipped,
+    stabilises=False,
+    takes_apart=lambda beta, **_: beta != 0,
+    inside_only=False,
+    account=_of_two_by_sign,
 )
 def add_alpha_beta(
     op: Op,
@@ -196,9 +299,9 @@ def add_alpha_beta(
     range: not linear any more; (0, 1000) deletes all negative relevance. Sixt et al. 2020, official
     code.
     """
-    terms = [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
-    total_plus = stabilise(op, positive(terms[0]) + positive(terms[1]), stabiliser)
-    total_minus = -stabilise(op, -negative(terms[0]) - negative(terms[1]), stabiliser)
+    terms = _terms(op, a, c)
+    plus, minus = _sums_by_sign(terms)
+    total_plus, total_minus = stabilise(op, plus, stabiliser), -stabilise(op, -minus, stabiliser)
     # beta = 0 leaves nothing to multiply: XLA would keep 0 * n, which may be NaN.
     part = lambda t: (
         alpha * positive(t) / total_plus - (beta * negative(t) / total_minus if beta else 0)
@@ -212,6 +315,15 @@ def add_alpha_beta(
         return tuple(unbroadcast(k, v) for k, v in zip(kept, (a, c), strict=True))
 
     return pull
+
+
+def _terms(op: Op, a: jax.Array, c: jax.Array) -> list[jax.Array]:
+    return [sign * v for sign, v in zip(op.detail, (a, c), strict=True)]
+
+
+def _sums_by_sign(terms: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    a, c = terms
+    return positive(a) + positive(c), negative(a) + negative(c)
 
 
 def unbroadcast(r: jax.Array, like: jax.Array) -> jax.Array:

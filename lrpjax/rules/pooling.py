@@ -10,12 +10,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..graph import Eqn, Op
-from .rule import known, stabilise
+from .accounts import all_handed_on, shared_out
+from .rule import Account, known, stabilise
 
 Pull = Callable[[jax.Array], jax.Array]
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=all_handed_on,
+)
 def winner_takes_all(op: Op, x: jax.Array, y: jax.Array) -> Pull:
     """R_j = R_i if j is the first maximum of window i, else 0: exactly one winner a window.
 
@@ -34,25 +42,40 @@ def winners(eqn: Eqn, x: jax.Array) -> Pull:
     return _winner_of_windows(x, eqn.params)
 
 
-@known(linear=True, conserves=True, stabilises=False, takes_apart=False, inside_only=False)
+def _of_windows(
+    op: Op, x: jax.Array, y: jax.Array, r: jax.Array, *, stabiliser: float | None = None
+) -> Account:
+    return shared_out(op, _window_sum(op)(x), stabiliser, r)
+
+
+@known(
+    linear=True,
+    conserves=True,
+    stabilises=False,
+    takes_apart=False,
+    inside_only=False,
+    account=_of_windows,
+)
 def proportional(op: Op, x: jax.Array, y: jax.Array, *, stabiliser: float | None = None) -> Pull:
     """R_j = sum_i x_j R_i / sum_k x_k over window i: the z rule of the window's sum."""
-    if op.detail.name == "reduce_max":
-        window_sum = lambda x: x.sum(op.detail.params["axes"])
-    else:
-        p = op.detail.params
-        window_sum = lambda x: lax.reduce_window(
-            x,
-            x.dtype.type(0),  # a plain number: with a traced one reduce_window has no gradient
-            lax.add,
-            p["window_dimensions"],
-            p["window_strides"],
-            p["padding"],
-            p["base_dilation"],
-            p["window_dilation"],
-        )
-    total, pull = jax.vjp(window_sum, x)
+    total, pull = jax.vjp(_window_sum(op), x)
     return lambda r: x * pull(r / stabilise(op, total, stabiliser))[0]
+
+
+def _window_sum(op: Op) -> Callable[[jax.Array], jax.Array]:
+    p = op.detail.params
+    if op.detail.name == "reduce_max":
+        return lambda x: x.sum(p["axes"])
+    return lambda x: lax.reduce_window(
+        x,
+        x.dtype.type(0),  # a plain number: with a traced one reduce_window has no gradient
+        lax.add,
+        p["window_dimensions"],
+        p["window_strides"],
+        p["padding"],
+        p["base_dilation"],
+        p["window_dilation"],
+    )
 
 
 def tiles(shape: tuple[int, ...], p: dict) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ class Facts:
     """What is known of a rule; where nothing is, each fact is the careful choice, `UNKNOWN`.
 
     linear: the relevance of the inputs is linear in that of the output.
-    conserves: an output hands on its relevance in parts of its denominator, of which it keeps
-    those of the bias and of the stabiliser and loses what has no contribution to go to.
+    conserves: an output hands on its relevance in parts of its denominator, of which some are no
+    input's; an `Account` says whose.
     stabilises: that denominator is the layer's whole output, the bias included, and a stabiliser.
     takes_apart: the rule sums the positive and the negative contributions of a layer, each alone.
     inside_only: made for the inside of a network, not for an activation that the model ends in.
@@ -35,6 +36,23 @@ class Facts:
 UNKNOWN = Facts(
     linear=False, conserves=False, stabilises=False, takes_apart=False, inside_only=False
 )
+
+
+class Account(NamedTuple):
+    """Where the relevance of a layer's outputs goes that goes to no input: maps of the outputs'
+    shape (a tuple of them where there are several outputs), None where nothing does. Relevance is
+    that of the inputs plus all of these.
+
+    bias, stabiliser: by their parts of the denominators. constants: what came from no input but
+    from constants of the model, such as a class token or position embeddings. lost: what had
+    no contribution to go to. grown: what the inputs have received too much, with a minus.
+    """
+
+    bias: Any = None
+    stabiliser: Any = None
+    constants: Any = None
+    lost: Any = None
+    grown: Any = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,13 @@ class Rule:
         said: dict[str, Any] = getattr(self.function, "facts", None) or vars(UNKNOWN)
         parameters = dict(self.parameters)
         return Facts(**{k: v(**parameters) if callable(v) else v for k, v in said.items()})
+
+    @property
+    def account(self) -> Callable[..., Account] | None:
+        """`account(op, *inputs, output, relevance)`; None for a rule that does not conserve."""
+        if not self.facts.conserves:
+            return None
+        return partial(self.function.account, **dict(self.parameters))  # type: ignore[attr-defined]
 
     @property
     def absolute(self) -> float | None:
@@ -87,17 +112,24 @@ def rule(function: Callable, **parameters: Any) -> Rule:
     return Rule(function, tuple(sorted(parameters.items())))
 
 
-def known(**facts: bool | Callable[..., bool]) -> Callable[[Callable], Callable]:
+def known(
+    *, account: Callable[..., Account] | None = None, **facts: bool | Callable[..., bool]
+) -> Callable[[Callable], Callable]:
     """Says the `Facts` of a rule above its definition: all of them, or it is a TypeError.
 
     A fact that depends on the rule's parameters is a function of them.
+    account: `account(op, *inputs, output, relevance, **parameters)`, which a rule that conserves
+    needs.
     """
     wanted = [field.name for field in fields(Facts)]
     if sorted(facts) != sorted(wanted):
         raise TypeError(f"The facts of a rule are {', '.join(wanted)}; given {', '.join(facts)}.")
+    if facts["conserves"] is not False and account is None:
+        raise TypeError("A rule that conserves relevance needs an account: known(account=...).")
 
     def say(function: Callable) -> Callable:
         function.facts = facts  # type: ignore[attr-defined]
+        function.account = account  # type: ignore[attr-defined]
         return function
 
     return say
@@ -124,15 +156,6 @@ def stabilise(op: Any, d: jax.Array, stabiliser: float | None = None) -> jax.Arr
     largest = magnitude(op, d)
     s = jnp.maximum(STABILISER * largest, jnp.finfo(d.dtype).tiny)
     return jnp.where(largest == 0, jnp.inf, d + jnp.where(d >= 0, s, -s))
-
-
-def taken_by(stabiliser: float, op: Any, z: jax.Array, r: jax.Array) -> jax.Array:
-    """What an absolute stabiliser e of denominators z takes of their relevance: the largest share
-    sum |R_i| e / (|z_i| + e) / sum |R_i| of an example; 0 where there is no relevance."""
-    within = _within(op, z)
-    size = jnp.abs(r)
-    lost = (size * (stabiliser / (jnp.abs(z) + stabiliser))).sum(within)
-    return jnp.max(lost / nonzero(size.sum(within)), initial=0)
 
 
 def magnitude(op: Any, v: jax.Array) -> jax.Array:

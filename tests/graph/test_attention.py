@@ -264,11 +264,22 @@ def test_epsilon_conserves_in_a_transformer():
 def test_the_ledger_names_what_a_transformer_keeps():
     """The class token, position embeddings and biases take what does not reach the input."""
     check = lrp.plan(model(True), IMAGES, "lrp-epsilon").check(IMAGES, target=3)
-    kept = sum(row[part] for row in check.rows for part in ("bias", "stabiliser", "dropped"))
+    parts = ("bias", "stabiliser", "constants", "lost")
+    kept = sum(row[part] or 0 for row in check.rows for part in parts)
     total = lrp.attribute(model(True), IMAGES, "lrp-epsilon", target=3).sum()
     np.testing.assert_allclose(total + kept, model(True)(IMAGES)[:, 3].sum(), rtol=1e-3)
-    taking = {row["layer"] for row in check.rows if abs(row["bias"]) + abs(row["dropped"]) > 1e-3}
+    taking = {row["layer"] for row in check.rows if abs(row["constants"] or 0) > 1e-3}
     assert taking == {"concatenate_1", "position"}
+
+
+def test_it_is_told_how_little_of_a_transformers_relevance_reaches_the_input_under_zplus():
+    words = (
+        r"^lrp-zplus: in one image at least \d% of the relevance reaches the input: .*% ends in "
+        r"constants of the model \(tokens, .*\), most of it at the layer 'concatenate_1'.*\.$"
+    )
+    with pytest.warns(UserWarning, match=words) as warned:
+        lrp.attribute(model(True), IMAGES, "lrp-zplus", target=3)
+    assert len(warned) == 1
 
 
 def test_the_gradient_of_a_transformer():

@@ -222,7 +222,7 @@ def test_arrays_that_a_derivative_holds_are_arguments():
     reading = lrp.propagate.read_for_target(made(w), X, lrp.methods.get("gradient"), 0)
     consts = [other if c is w else c for c in reading.consts]
     method = lrp.methods.get("gradient")
-    _, (found,) = lrp.propagate.explain(reading.graph, method, consts, reading.leaves, 0)
+    _, (found,), _ = lrp.ledger.explain(reading.graph, method, consts, reading.leaves, 0, told=True)
     close(found, pulled(made(other), X, np.eye(3)[[0] * 4]))
 
 

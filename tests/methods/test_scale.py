@@ -7,8 +7,8 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
+from helpers import oracle
 
 import lrpjax as lrp
 from lrpjax.methods import get

@@ -45,8 +45,8 @@ PLACES = {
     "activation": (jax.nn.relu, "activation"),
     "softmax": (lambda x: jax.nn.softmax(x) @ W, "softmax"),
     "norm": (lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True)) @ W, "norm"),
+    "factor": (lambda x: x * np.array([2.0, -1.0, 0.5, 3.0]), "factor"),
     "product": (lambda x: x[:, :2] @ x[:, 2:].T, "product"),
-    "factor": (lambda x: x[:, :3] * 2.0, "factor"),
     "structure": (lambda x: x[:, 1:], "structure"),
 }
 CASES = {
@@ -79,6 +79,7 @@ CASES = {
     "product": ("product", {"of": rule(rules.z), "share": "uniform"}),
 }
 MULTIPLIERS = {*vars(rules.deeplift)} & {*FUNCTIONS}  # of differences: no relevance to conserve
+WITHOUT_RELEVANCE = {"nothing"}
 WITH_PATTERNS = {"pattern", "pattern_times_weights"}
 
 
@@ -101,9 +102,12 @@ def total(relevance):
 
 
 def test_every_rule_says_all_of_its_facts():
-    assert set(FUNCTIONS) == {*CASES, *MULTIPLIERS, *WITH_PATTERNS}
+    assert set(FUNCTIONS) == {*CASES, *MULTIPLIERS, *WITH_PATTERNS, *WITHOUT_RELEVANCE}
     for name, function in FUNCTIONS.items():
         assert set(getattr(function, "facts", {})) == {f.name for f in fields(Facts)}, name
+    others = {f.name: False for f in fields(Facts) if f.name != "conserves"}
+    with pytest.raises(TypeError, match=r"conserves relevance needs an account"):
+        known(conserves=True, **others)
     with pytest.raises(TypeError, match=r"facts of a rule are linear, conserves.*given linear\."):
         known(linear=True)
 
@@ -154,7 +158,7 @@ def test_a_rule_of_ones_own_promises_nothing():
         "mine", or_else(by_kind(activation=Rule(half)), lrp.methods.get("lrp-z").composite)
     )
     row = lrp.plan(jax.nn.relu, np.ones((1, 2)), mine).check(np.ones((1, 2)), target=0).rows[0]
-    assert (row["relevance_in"], row["dropped"], row["stabiliser"]) == (0.5, 0.5, 0)
+    assert (row["relevance_in"], row["lost"], row["residual"]) == (0.5, None, None)
 
 
 @pytest.mark.parametrize("method", ["lrp-gamma", "lrp-alpha2-beta1"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lrpjax as lrp
-from lrpjax import propagate
+from lrpjax import ledger
 from lrpjax._compat import jaxpr_as_fun
 from lrpjax.sanity.incremental import Incremental
 from lrpjax.sanity.parameters import parameters, stops, with_constants
@@ -142,7 +142,7 @@ def test_other_classes_keep_all_that_does_not_depend_on_the_class(method):
     target = len(states._groups) - 1
     assert states._groups[target] == {TARGET}
     consts, x, at, rules = states._arguments(states.chunks[0], {}, None)
-    whole = propagate.explain.lower(subject.reading.graph, rules, consts, [x], at)
+    whole = ledger.explain.lower(subject.reading.graph, rules, consts, [x], at, told=False)
     counts = {True: 0, False: 0}
     for part in states._parts.parts:
         counts[target in part.reach] += _products(part.run.lower(*map(_like, part.reads)))
