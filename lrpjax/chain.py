@@ -266,6 +266,8 @@ def _passed_by_all(graph: Graph, start: str) -> list[int]:
 
 def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[ChainOperator]:
     """The operators of (piece, start, stop), after one forward pass."""
+    if not parts:
+        return []
     graph, program = reading.graph, reading.graph.program
     layers = graph.layers
     checks.rules_for(graph, method, [layers[n] for part, _, _ in parts for n in part.layers])

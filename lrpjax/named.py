@@ -341,3 +341,7 @@ def _positive(name: str, value: float) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} must be greater than 0 and finite, got {value}.")
     return value
+
+
+# A kind of layer that is forgotten is an error when this is imported.
+_FAMILIES = _lrp("LRP", rule(r.z), _SIGNED), backprop("backpropagation", "one")

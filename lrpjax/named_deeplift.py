@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from . import rules as r
 from .baselines import Baseline, baseline_of
-from .composites import for_every_kind
+from .composites import Composite, for_every_kind
 from .entries import named
 from .method import Method
 from .rules import Rule, rule
@@ -40,10 +40,16 @@ def deeplift_rescale(
     an absolute number below which an activation's difference counts as none (default: 1e-7 of the
     layer's largest input for one example).
     """
+    composite = _single(max_pool, _near_zero(d.rescale, near_zero))
+    x0 = baseline_of(baseline, baselines)
+    return Method("deeplift-rescale", composite, "one", baseline=x0)
+
+
+def _single(max_pool: str, activation: Rule) -> Composite:
     pools = {"complete": d.complete_max, "gradient": r.winner_takes_all}
-    composite = for_every_kind(
+    return for_every_kind(
         linear=rule(r.gradient),
-        activation=_near_zero(d.rescale, near_zero),
+        activation=activation,
         add=rule(r.add_copy),
         max_pool=rule(_choice("max_pool", max_pool, pools)),
         sum=rule(r.gradient),
@@ -51,8 +57,6 @@ def deeplift_rescale(
         structure=rule(r.moved),
         **_WITHOUT,
     )
-    x0 = baseline_of(baseline, baselines)
-    return Method("deeplift-rescale", composite, "one", baseline=x0)
 
 
 @named(
@@ -115,8 +119,13 @@ def deeplift_ablation(
 def _paired(
     name: str, baseline: Baseline, max_pool: str, linear: Callable, activation: Rule
 ) -> Method:
+    composite = _pairs(max_pool, linear, activation)
+    return Method(name, composite, "one", paired=True, baseline=baseline)
+
+
+def _pairs(max_pool: str, linear: Callable, activation: Rule) -> Composite:
     pools = {"complete": d.paired_max, "gradient": d.paired_winner}
-    composite = for_every_kind(
+    return for_every_kind(
         linear=rule(linear),
         scale=rule(d.signed_scale),
         activation=activation,
@@ -128,7 +137,6 @@ def _paired(
         factor=rule(d.signed_scale),
         **_WITHOUT,
     )
-    return Method(name, composite, "one", paired=True, baseline=baseline)
 
 
 def _near_zero(function: Callable, near_zero: float | None) -> Rule:
@@ -143,3 +151,10 @@ def _choice(option: str, value: str, choices: dict[str, Any]) -> Any:
     if value not in choices:
         raise ValueError(f"{option} is {' or '.join(map(repr, choices))}, got {value!r}.")
     return choices[value]
+
+
+# A kind of layer that is forgotten is an error when this is imported.
+_FAMILIES = (
+    _single("complete", rule(d.rescale)),
+    _pairs("complete", d.signed_linear, rule(d.rescale)),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction as F
+from dataclasses import replace
 from itertools import pairwise
 
 import jax
@@ -230,10 +231,7 @@ def test_no_matrix_is_wrongly_called_non_negative(method, signs):
 def test_what_cannot_be_followed_is_not_decided():
     op = lrp.chain(nets_chain.relu_chain(drawn(3, 3)), np.ones((1, 3)), "lrp-z")
     squared = jax.make_jaxpr(lambda r: [r * r])(np.ones((1, 3)))
-    replay = type(op.pull.func)(squared.jaxpr, op.pull.func.like)
-    changed = type(op)(
-        jax.tree_util.Partial(replay, squared.consts),
-        op.start, op.stop, op.out_shape, op.in_shapes, op.dtype, op.chunk,
-    )  # fmt: skip
+    replacement = replace(op.pull.func, jaxpr=squared.jaxpr)
+    changed = replace(op, pull=jax.tree_util.Partial(replacement, squared.consts))
     with pytest.raises(Undecided, match="mul"):
         signed_sums(changed)
