@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fractions import Fraction as F
 from dataclasses import replace
+from fractions import Fraction as F
 from itertools import pairwise
 
 import jax
