@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
+from .explain import read_for
 from .graph import COMPUTING, Graph, Layer
 from .method import Method
 from .methods import resolve_chain
-from .propagate import Piece, piece, read_for
+from .propagate import Piece, piece
 from .reading import Reading, below, output_layer, values_at
 from .replay import forward
 

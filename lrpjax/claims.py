@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .derivative import derivative, stands_as_it_is
+from .explain import innermost
 from .graph import Graph, Layer, Linear, Op, Program, evaluate, is_inexact, make_op, single, tupled
 from .method import Method
-from .propagate import Chain, innermost
+from .propagate import Chain
 from .reading import Reading, as_number, environment, read
 from .rules import gradient, rule
 

@@ -29,11 +29,11 @@ from ._results import Results
 from ._text import columns
 from .attribution import vjp
 from .baselines import of_images
+from .explain import read_for_target
 from .graph import Graph
 from .layer_statistics import filled_up, layer_value
 from .method import Method
 from .methods import resolve_chain
-from .propagate import read_for_target
 from .reading import environment
 
 FOLDS = 5

@@ -20,17 +20,10 @@ import numpy as np
 from . import checks
 from .baselines import rows_of
 from .derivative import Relevance
+from .explain import explained, one_hot, start_relevance
 from .graph import Graph, Layer, bare, is_inexact, tupled
 from .method import Method
-from .propagate import (
-    Chain,
-    Stage,
-    explained,
-    one_hot,
-    piece,
-    propagations,
-    start_relevance,
-)
+from .propagate import Chain, Stage, piece, propagations
 from .reading import Reading, environment
 from .rules import Account
 

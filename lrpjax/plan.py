@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from . import checks, ledger
 from ._text import columns
 from .claims import FOLDED, Claim, tested
+from .explain import read_for
 from .graph import Graph, Layer, calls_around, decision
 from .method import Method
 from .methods import resolve_chain
-from .propagate import read_for
 from .reading import read
 
 OPENED = " (in a custom_vjp or custom_jvp, opened)"

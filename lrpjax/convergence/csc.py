@@ -24,11 +24,12 @@ from .. import checks
 from .._results import Results, key_text
 from ..baselines import of_images
 from ..claims import require
+from ..explain import reached, read_for
 from ..graph import COMPUTING, Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
-from ..propagate import piece, propagations, reached, read_for
+from ..propagate import piece, propagations
 from ..reading import Reading, below, output_layer, values_at
 from .locations import locations
 from .rays import NO_ANGLE, units

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from .. import checks
 from .._progress import track
+from ..explain import logits_of, one_hot, read_for_target, relevance_from
 from ..graph import Graph
 from ..method import Colour, Method
-from ..propagate import logits_of, one_hot, read_for_target, relevance_from
 from ..reading import Reading, as_number
 
 _BYTES = 256 * 2**20  # of the largest layer's values, held at once, unless `chunk` says more

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import checks
 from ..baselines import Baseline, baseline_of, rows_of
-from ..propagate import read_for_target
+from ..explain import read_for_target
 from .estimator import Estimator, Maps, Network
 
 QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid")

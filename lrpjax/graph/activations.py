@@ -19,9 +19,10 @@ import numpy as np
 
 from .._compat import outside_traces
 from . import primitives
+from .flatten import flatten
 from .known import CLIP, KNOWN, PRELU, Parameters
 from .pieces import Piece, few, piece_of, points, values
-from .program import Eqn, Program, evaluate, flatten, single
+from .program import Eqn, Program, evaluate, single
 
 _LARGEST = 32  # equations in an activation
 _SLOPES = (0.3, 0.7)  # at which a function with one trained parameter is tried

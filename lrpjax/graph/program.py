@@ -13,22 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import (
-    CALLS,
     CUSTOM,
-    RUNS,
-    ClosedJaxpr,
-    Literal,
     bind,
-    call_body,
-    core,
-    is_of_jax_itself,
-    jaxpr_as_fun,
-    outside_traces,
-    scan_counts,
-    scope,
-    users_line,
 )
-from .calls import traced
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,156 +154,6 @@ class Program:
         return [v for v in eqn.inputs if v in self.active]
 
 
-def flatten(closed: ClosedJaxpr, inputs: int, *, own: bool = True) -> tuple[Program, list[Any]]:
-    """Opens every call of a jaxpr and unrolls its scans.
-
-    The last `inputs` arguments of `closed` are the model's input. Returns the program and the
-    values of its constants that are not arguments: arrays that the function closes over,
-    each once. Equations on which no output depends are dropped. own: whether calls are told from
-    their bodies, and the derivatives that they bring with them read.
-    """
-    program = Program()
-    arrays: list[Any] = []
-    known: dict[int, int] = {}
-    numbers: dict[int, Any] = {}  # whole numbers and truth values that are known before it runs
-    held = 0  # how often an array was met that is no argument
-
-    def new(aval: Any) -> int:
-        program.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
-        return len(program.avals) - 1
-
-    def constant(array) -> int:
-        nonlocal held
-        held += 1
-        if id(array) not in known:
-            value = known[id(array)] = new(jnp.asarray(array) if np.isscalar(array) else array)
-            arrays.append(array)
-            if np.shape(array) == () and not is_inexact(program.avals[value]):
-                numbers.update({} if isinstance(array, jax.core.Tracer) else {value: array})
-        return known[id(array)]
-
-    def inline(
-        closed: ClosedJaxpr,
-        arguments: Sequence[int],
-        steps: list[Step],
-        caller: str = "unknown",
-        outer: str = "",
-    ) -> list[int]:
-        """The outputs of a body, whose equations are added to the program and to `steps`."""
-        jaxpr = closed.jaxpr
-        env = dict(zip(jaxpr.constvars, map(constant, closed.consts), strict=True))
-        env |= dict(zip(jaxpr.invars, arguments, strict=True))
-
-        def read(atom) -> int:
-            if not isinstance(atom, Literal):
-                return env[atom]
-            if np.ndim(atom.val):
-                return constant(atom.val)
-            value = new(atom.aval)
-            program.literals[value] = np.asarray(atom.val, program.avals[value].dtype)
-            if not is_inexact(program.avals[value]):
-                numbers[value] = program.literals[value]
-            return value
-
-        for eqn in jaxpr.eqns:
-            ins = [read(atom) for atom in eqn.invars]
-            # The body of a cached call (jax.nn.relu) does not know who called it.
-            line = users_line(eqn) or caller
-            path = "/".join(filter(None, (outer, scope(eqn))))
-            name = eqn.primitive.name
-            made = lambda outs, e=eqn, i=ins, s=line, p=path: Eqn(
-                e.primitive, tuple(i), tuple(outs), dict(e.params), s, p
-            )
-            if name in CALLS or name == "scan":
-                body = _unrolled(eqn) if name == "scan" else call_body(eqn)
-                if not own or name not in CUSTOM | RUNS:
-                    outs = inline(body, ins, steps, line, path)
-                else:
-                    outs = call(eqn, body, ins, steps, made)
-            elif name == "cond" and ins[0] in numbers:
-                branches = eqn.params["branches"]
-                taken = min(max(int(numbers[ins[0]]), 0), len(branches) - 1)
-                outs = inline(branches[taken], ins[1:], steps, line, path)
-            else:
-                outs = [new(var.aval) for var in eqn.outvars]
-                _note_number(eqn, ins, outs, numbers)
-                program.eqns.append(made(outs))
-                steps.append(program.eqns[-1])
-            env |= dict(zip(eqn.outvars, outs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def call(eqn, body, ins: list[int], steps: list[Step], made: Callable) -> list[int]:
-        before, inner, custom = held, list[Step](), eqn.primitive.name in CUSTOM
-        outs = inline(body, ins, inner, made(()).source, made(()).scope)
-        if custom:
-            written = {v for step in inner for v in step.outputs}
-            for i, v in enumerate(outs):
-                if v not in written or v in outs[:i]:  # a value that is handed on is copied
-                    copied = made(())
-                    outs[i] = new(program.avals[v])
-                    program.eqns.append(
-                        Eqn(COPY, (v,), (outs[i],), {}, copied.source, copied.scope)
-                    )
-                    inner.append(program.eqns[-1])
-        brought = derivative(eqn) if custom else None
-        seen = {v for step in inner for v in _known_in(step)}
-        inside = frozenset(seen.difference(ins, outs))
-        foreign = custom and not is_of_jax_itself(eqn)
-        steps.append(Call(made(outs), tuple(inner), brought, foreign, held > before, inside))
-        return outs
-
-    def derivative(eqn) -> Own | None:
-        try:
-            found = traced(eqn)
-        except Exception:  # whatever a user's rule raises, it does so again where it is needed
-            return None
-        programs = [
-            flatten(closed, len(closed.jaxpr.invars), own=False)
-            for closed in (found.forward, found.backward)
-        ]
-        numbers = [tuple(map(constant, values)) for _, values in programs]
-        (forward, _), (backward, _) = programs
-        return Own(forward, backward, (numbers[0], numbers[1]), found.moving)
-
-    arguments = [new(var.aval) for var in closed.jaxpr.invars]
-    split = len(arguments) - inputs
-    program.inputs = arguments[split:]
-    program.outputs = inline(closed, arguments, program.steps)
-    program.consts = arguments[:split] + list(known.values())
-    program.eqns = _live(program.eqns, program.outputs)
-    program.steps = _live(program.steps, program.outputs)
-    return program, arrays
-
-
-def _note_number(eqn: Any, ins: list[int], outs: list[int], numbers: dict[int, Any]) -> None:
-    """Adds what an equation makes of known whole numbers: the index of a branch."""
-    scalar = [var.aval.shape == () and not is_inexact(var.aval) for var in eqn.outvars]
-    if ins and all(v in numbers for v in ins) and all(scalar):
-        with outside_traces():
-            made = eqn.primitive.bind(*(numbers[v] for v in ins), **eqn.params)
-        numbers.update(zip(outs, made if eqn.primitive.multiple_results else [made], strict=True))
-
-
-COPY = core.primitives.copy_p
-
-
-def _known_in(step: Step) -> Iterator[int]:
-    """The values that a step reads or writes, also inside of it."""
-    yield from (*step.inputs, *step.outputs)
-    if isinstance(step, Call):
-        yield from step.inside
-
-
-def _live(steps: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
-    """The steps on which the outputs depend, in order."""
-    live, kept = set(outputs), []
-    for step in reversed(steps):
-        if live.intersection(step.outputs):
-            kept.append(step)
-            live.update(step.inputs)
-    return kept[::-1]
-
-
 def text(program: Program) -> str:
     """A program in full, as text: what two traces of the same model have in common."""
     literals = [(v, value.dtype.str, value.tobytes()) for v, value in program.literals.items()]
@@ -338,29 +175,6 @@ def _calls_text(steps: Sequence[Step]) -> list[Any]:
                 rule = id(step)
             found.append((step.name, step.inputs, step.outputs, rule, _calls_text(step.body)))
     return found
-
-
-def _unrolled(eqn) -> ClosedJaxpr:
-    """A scan as the straight program it stands for."""
-    p = eqn.params
-    body, (num_consts, num_carry) = p["jaxpr"], scan_counts(eqn)
-
-    def run(*arguments):
-        consts, rest = arguments[:num_consts], arguments[num_consts:]
-        carry, xs = list(rest[:num_carry]), rest[num_carry:]
-        steps = range(p["length"])
-        ys = []
-        for i in reversed(steps) if p["reverse"] else steps:
-            outs = jaxpr_as_fun(body)(*consts, *carry, *(x[i] for x in xs))
-            carry = outs[:num_carry]
-            ys.append(outs[num_carry:])
-        if p["reverse"]:
-            ys.reverse()
-        return [*carry, *(jnp.stack(y) for y in zip(*ys, strict=True))]
-
-    return jax.make_jaxpr(run)(
-        *(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars)
-    )
 
 
 def is_inexact(array: Any) -> bool:

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from flax.errors import FlaxError, TraceContextError
 
-from .program import Program, flatten, is_inexact
+from .flatten import flatten
+from .program import Program, is_inexact
 
 # Parts of a parameter's path that name how it is stored, not where it belongs.
 _STORAGE = {"params", "raw_value", "_fun"}

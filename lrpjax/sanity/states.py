@@ -16,11 +16,11 @@ import numpy as np
 from .. import _jobs, checks
 from ..baselines import of_images
 from ..estimators.estimator import Estimator
+from ..explain import explained
 from ..graph import Graph
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import Explainer
-from ..propagate import explained
 from .incremental import Incremental
 from .parameters import by_layer, with_constants
 from .similarity import multiplied, reduced

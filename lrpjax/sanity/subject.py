@@ -11,10 +11,10 @@ import numpy as np
 from .. import _jobs, checks
 from ..baselines import of_images
 from ..claims import require
+from ..explain import logits_of, read_for_target
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import Explainer, resolve
-from ..propagate import logits_of, read_for_target
 from ..reading import Reading, read
 
 _BYTES = 64 * 2**20  # of the largest layer's values in a chunk: two may be at work at once

@@ -11,8 +11,8 @@ from scipy import special
 import lrpjax as lrp
 from lrpjax.graph import pieces
 from lrpjax.graph.activations import uniform_values
+from lrpjax.graph.flatten import flatten
 from lrpjax.graph.known import KNOWN
-from lrpjax.graph.program import flatten
 from lrpjax.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
