@@ -166,13 +166,12 @@ def attribute(
     if not isinstance(method, Method):
         return method.attribute(model, x, target=target)
     reading = read_for_target(model, x, method, target)
-    concrete = all(
-        map(checks.is_concrete, (*reading.leaves, *reading.consts, *jax.tree.leaves(target)))
-    )
+    given = (*reading.leaves, *reading.consts, *jax.tree.leaves((target, method)))
+    concrete = all(map(checks.is_concrete, given))
     values = reading.consts, reading.leaves
     logits, maps, told = explain(reading.graph, method, *values, target, told=concrete)
     checks.check_maps(method.name, maps, [logits])
-    if told is not None:
+    if told is not None and checks.is_concrete(logits):
         warn_of_what_was_lost(reading.graph, method, told, stacklevel=2)
     if checks.is_concrete(logits):
         _warn_of_losses(reading, method, target)
