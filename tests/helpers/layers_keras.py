@@ -99,9 +99,11 @@ ACTIVATIONS = {
     **{
         name: case((4,), "Activation", name, relu=False, single=name == "tanh")
         for name in "celu elu gelu glu hard_sigmoid hard_silu hard_tanh leaky_relu linear "
-        "log_sigmoid mish relu relu6 selu sigmoid silu softplus softsign tanh tanh_shrink".split()
+        "log_sigmoid mish relu relu6 selu sigmoid silu softplus softsign sparse_sigmoid tanh "
+        "tanh_shrink".split()
     },
     "ReLU": case((4,), "ReLU", relu=False),
+    "ReLU of at most 2": case((4,), "ReLU", 2.0, relu=False),
     "LeakyReLU": case((4,), "LeakyReLU", relu=False),
     "ELU": case((4,), "ELU", relu=False),
     "PReLU": case((4,), "PReLU", relu=False),
@@ -112,9 +114,8 @@ REFUSED_ACTIVATIONS = {
     "exponential": "exp",
     "hard_shrink": "abs",
     "log_softmax": "exp",
-    "soft_shrink": "gt",
-    "sparse_plus": "le",
-    "sparse_sigmoid": "min",
+    "soft_shrink": "select_n",
+    "sparse_plus": "integer_pow",
     "sparsemax": "sort",
     "squareplus": "square",
 }
@@ -193,6 +194,5 @@ NOT_COVERED = {
     },
     "Maximum": ("max", merged("Maximum")),
     "Minimum": ("min", merged("Minimum")),
-    "Masking": ("ne", case(TOKENS, "Masking")),
-    "ReLU of at most 2": ("min", case((4,), "ReLU", 2.0, relu=False)),
+    "Masking": ("select_n", case(TOKENS, "Masking")),
 }
