@@ -39,6 +39,7 @@ from .program import is_real as is_real
 from .program import opened as opened
 from .program import run as run
 from .program import single as single
+from .recognise import constants_behind as constants_behind
 from .registry import REGISTERED as REGISTERED
 from .trace import trace as trace
 from .wiring import Wiring as Wiring

@@ -90,14 +90,8 @@ def unreached(reading: Reading) -> int:
 def _constants(graph: Graph, layer: Any) -> set[int]:
     """The program's constants on which what a layer does to its inputs depends."""
     program = graph.program
-    queue = [v for eqn in layer.eqns for v in eqn.inputs if v not in program.active]
-    seen: set[int] = set()
-    while queue:
-        value = queue.pop()
-        if value not in seen and (eqn := program.producer.get(value)):
-            queue.extend(eqn.inputs)
-        seen.add(value)
-    return seen.intersection(program.consts)
+    own = [v for eqn in layer.eqns for v in eqn.inputs if v not in program.active]
+    return constants_behind(program, own)
 
 
 @dataclass(frozen=True)
