@@ -18,7 +18,7 @@ import numpy as np
 from .. import checks
 from .._results import key_text
 from ..derivative import resumed
-from ..graph import Graph, is_inexact, trace
+from ..graph import Graph, constants_behind, is_inexact, trace
 from ..reading import Reading, as_number, as_single, read
 
 Order = Literal["output", "input", "single"]
