@@ -121,7 +121,7 @@ def test_folded_layers_compute_what_the_network_does_and_zplus_loses_nothing(net
     explained = torchs(name)["logits"].max(1).sum()
     np.testing.assert_allclose(check.rows[-1]["relevance_out"], explained, rtol=FLOAT32)
     for row in check.rows:
-        lost = [row["bias"], row["stabiliser"], row["dropped"]]
+        lost = [row["bias"], row["stabiliser"], row["lost"], row["grown"]]
         np.testing.assert_allclose(lost, 0, atol=FLOAT32 * explained, err_msg=row["layer"])
 
 
@@ -229,7 +229,7 @@ def test_lrp_z_loses_to_each_bias_what_autodiff_says_and_nothing_else(network):
     assert len(shares) == 21 and sum(map(abs, shares.values())) > 1
     for row in rows:
         np.testing.assert_allclose(row["bias"], shares.get(row["layer"], 0), atol=STABILISED)
-        np.testing.assert_allclose([row["stabiliser"], row["dropped"]], 0, atol=STABILISED)
+        np.testing.assert_allclose([row["stabiliser"], row["lost"], row["grown"]], 0, atol=STABILISED)
     left = torchs("small")["explained"] - sum(shares.values())
     np.testing.assert_allclose(rows[0]["relevance_in"], left, rtol=STABILISED)
 
@@ -238,10 +238,10 @@ def test_lrp_z_loses_to_each_bias_what_autodiff_says_and_nothing_else(network):
 def test_lrp_epsilon_loses_to_the_bias_and_to_epsilon(network):
     model, x = in_double(network)
     rows = lrp.plan(model, x, "lrp-epsilon").check(x, target=3).rows
-    lost = {k: np.array([row[k] for row in rows]) for k in ("bias", "stabiliser", "dropped")}
+    lost = {k: np.array([row[k] for row in rows]) for k in ("bias", "stabiliser", "lost", "grown")}
     left = torchs("small")["explained"] - lost["bias"].sum() - lost["stabiliser"].sum()
     np.testing.assert_allclose(rows[0]["relevance_in"], left, rtol=EXACT)
-    np.testing.assert_allclose(lost["dropped"], 0, atol=EXACT)
+    np.testing.assert_allclose(lost["lost"] + lost["grown"], 0, atol=EXACT)
     assert 0 < np.abs(lost["stabiliser"]).max() < 1e-3 < np.abs(lost["bias"]).max()
 
 
