@@ -12,6 +12,7 @@ import pytest
 import lrpjax as lrp
 from lrpjax import rules
 from lrpjax.composites import by_kind, or_else
+from lrpjax.explain import read_for_target
 from lrpjax.ledger import TERMS
 from lrpjax.rules import Account, rule
 
@@ -316,7 +317,7 @@ def test_what_is_told_costs_no_product(method):
         lambda x, w, v: jax.nn.relu(x @ w) @ v, W.astype("float32"), W.T.astype("float32")
     )
     method = lrp.methods.get(method)
-    reading = lrp.propagate.read_for_target(model, X.astype("float32"), method, 0)
+    reading = read_for_target(model, X.astype("float32"), method, 0)
     arguments = reading.graph, method, reading.consts, reading.leaves, 0
     count = lambda told: (
         lrp.ledger.explain.lower(*arguments, told=told).compile().as_text().count(" dot(")

@@ -229,7 +229,9 @@ def test_lrp_z_loses_to_each_bias_what_autodiff_says_and_nothing_else(network):
     assert len(shares) == 21 and sum(map(abs, shares.values())) > 1
     for row in rows:
         np.testing.assert_allclose(row["bias"], shares.get(row["layer"], 0), atol=STABILISED)
-        np.testing.assert_allclose([row["stabiliser"], row["lost"], row["grown"]], 0, atol=STABILISED)
+        np.testing.assert_allclose(
+            [row["stabiliser"], row["lost"], row["grown"]], 0, atol=STABILISED
+        )
     left = torchs("small")["explained"] - sum(shares.values())
     np.testing.assert_allclose(rows[0]["relevance_in"], left, rtol=STABILISED)
 
