@@ -21,6 +21,7 @@ from nets_derivative import (
 )
 
 import lrpjax as lrp
+from lrpjax.explain import read_for_target
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 DOUBLE = 1e-12  # relative to the largest entry
@@ -219,7 +220,7 @@ def test_arrays_that_a_derivative_holds_are_arguments():
         return lambda x: own(x) @ jnp.ones((6, 3))
 
     w, other = jnp.asarray(P["fc1"]), jnp.asarray(P["fc2"])
-    reading = lrp.propagate.read_for_target(made(w), X, lrp.methods.get("gradient"), 0)
+    reading = read_for_target(made(w), X, lrp.methods.get("gradient"), 0)
     consts = [other if c is w else c for c in reading.consts]
     method = lrp.methods.get("gradient")
     _, (found,), _ = lrp.ledger.explain(reading.graph, method, consts, reading.leaves, 0, told=True)
