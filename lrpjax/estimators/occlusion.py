@@ -52,7 +52,7 @@ class Occlusion(Estimator):
         times = jnp.ones((1,) * x.ndim, x.dtype)
         for axis, window, stride, count in self._axes(network, leaves):
             starts = stride * jnp.arange(count)[:, None]
-            place = jnp.arange(x.shape[axis])
+            place = jnp.arange(x.shape[axis])[None]
             upon = ((place >= starts) & (place < starts + window)).sum(0).astype(x.dtype)
             times = times * upon.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
         return [total / times]
@@ -64,7 +64,7 @@ class Occlusion(Estimator):
         for axis, window, stride, count in self._axes(network, leaves)[::-1]:
             start = stride * (i % count)
             i = i // count
-            place = jnp.arange(x.shape[axis])
+            place = jnp.arange(x.shape[axis])[None]
             inside = (place >= start) & (place < start + window)
             cover = cover & inside.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
         return cover

@@ -75,7 +75,7 @@ class SmoothGrad(Estimator):
             weight = valid.astype(m.dtype)
             own = jnp.tensordot(weight, m, 1) / new
             step = own - mean
-            spread = jnp.tensordot(weight, (m - own) ** 2, 1)
+            spread = jnp.tensordot(weight, (m - own[None]) ** 2, 1)
             means_after.append(mean + step * (new / after))
             squares_after.append(square + spread + step**2 * (before * new / after))
         return after, means_after, squares_after

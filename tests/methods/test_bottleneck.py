@@ -158,7 +158,7 @@ def test_the_fit_agrees_with_plain_numpy(run, weights, images, fitted, target):
 def test_without_a_target_the_largest_logit_is_explained(run, model, images):
     logits = np.asarray(model(images[:3]))
     free, largest, least = run(), run(target=logits.argmax(-1)), run(target=logits.argmin(-1))
-    np.testing.assert_array_equal(free.capacity, largest.capacity)
+    np.testing.assert_allclose(free.capacity, largest.capacity, rtol=1e-12)  # two programs
     assert (least.losses[0] > free.losses[0]).all()
 
 

@@ -217,7 +217,8 @@ BY_HAND = {
     (saturated, "gradient"): {(1, 1): (0, 0)},
     (saturated, "rescale"): {(1, 1): (0.5, 0.5), (1, 0): (1, 0)},
     (saturated, "reveal-cancel"): {(1, 1): (0.5, 0.5), (1, 0): (1, 0)},
-    (saturated, "ablation-code"): {(1, 1): (0, 0)},
+    # Read as min(a + b, 1), in one: no weight of it is negative.
+    (saturated, "ablation-code"): {(1, 1): (0.5, 0.5)},
 }
 
 

@@ -49,6 +49,10 @@ def explain(function, name, **options):
 @pytest.mark.parametrize("name", ["lrp-z", "lrp-alpha2-beta1", "deeplift-rescale"])
 @pytest.mark.parametrize("function", WHOLE, ids=lambda f: f.__name__)
 def test_whole_numbers_that_would_take_relevance_are_refused(function, name):
+    if function is mixture_by_one_hot and name != "deeplift-rescale":
+        # What is made of truth values only shows an expert, which gets all relevance.
+        assert np.abs(explain(function, name)).max() > 0
+        return
     with pytest.raises(NotImplementedError, match=r"truth values or integers.*test_unknown_by"):
         explain(function, name, unknown="gradient")
 
