@@ -93,9 +93,10 @@ class Book:
                 continue
             m = jnp.moveaxis(by(m), self.graph.axes.batch[v] or 0, 0) if m.ndim else by(m)[None]
             if self.images and len(m) % self.images == 0:
-                total += m.reshape(self.images, m.size // self.images).sum(1)
+                sums = m.reshape(self.images, m.size // self.images).sum(1)
             else:
-                total += m.sum() / max(self.images, 1)
+                sums = jnp.broadcast_to(m.sum() / max(self.images, 1), self.images)
+            total += sums.astype(total.dtype)
         return total
 
     def of_inputs(self, found: Relevance) -> jax.Array:
