@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..graph import Eqn, Graph, run
+from ..graph import Eqn, Graph, Layout, run
 
 
 def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
@@ -19,6 +19,9 @@ def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
     moves, seen = seen_as(graph, value)
     if moves:
         maps = jax.vmap(lambda one: run(moves, {value: one})[seen])(maps)
+    layout = graph.axes.layout[seen]
+    if graph.axes.batch[seen] is None and layout is not None and layout.batch:
+        return _apart(layout, maps)
     batch, feature = graph.axes.batch[seen] or 0, graph.axes.feature[seen]
     maps = jnp.moveaxis(maps, batch + 1, 1)
     if feature is None or maps.ndim == 3:
@@ -26,6 +29,19 @@ def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
     feature += 1 if feature > batch else 2
     maps = jnp.moveaxis(maps, feature, -1)
     return maps.reshape(*maps.shape[:2], -1, maps.shape[-1])
+
+
+def _apart(layout: Layout, maps: jax.Array) -> jax.Array:
+    """Relevance of a value whose batch is one axis with others, as (V, N, locations, channels)."""
+    sizes = lambda axes: math.prod(layout.shape[i] for i in axes)
+    others = set(range(len(layout.shape))) - {*layout.batch, *layout.features}
+    places = tuple(sorted(others)) if layout.features else ()
+    channels = tuple(layout.features) if layout.features else tuple(sorted(others))
+    split = maps.reshape(len(maps), *layout.shape)
+    order = (0, *(1 + i for i in (*layout.batch, *places, *channels)))
+    return split.transpose(order).reshape(
+        len(maps), sizes(layout.batch), sizes(places), sizes(channels)
+    )
 
 
 def seen_as(graph: Graph, value: int) -> tuple[list[Eqn], int]:

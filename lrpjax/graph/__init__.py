@@ -1,5 +1,6 @@
 """A JAX function becomes a chain of named layers. Knows nothing of relevance."""
 
+from .axes import Layout as Layout
 from .coverage import covered as covered
 from .decisions import decision as decision
 from .ends import ending as ending

@@ -164,3 +164,27 @@ def test_relevance_that_is_not_finite_is_refused_and_not_dropped():
 
 def grown(op, x, y):
     return lambda r: 1e30 * jnp.ones_like(x) * r.sum()
+
+
+TOKENS = draw(w=(5, 4), out=(4, 3))
+
+
+def tokens_apart(p, x):
+    return jnp.mean(jax.nn.relu(x @ p["w"]), 1) @ p["out"]
+
+
+def tokens_merged_with_the_batch(p, x):
+    h = jax.nn.relu(x.reshape(-1, 5) @ p["w"])
+    return h.reshape(*x.shape[:2], 4).mean(1) @ p["out"]
+
+
+@pytest.mark.parametrize("over", ["location", "map"])
+def test_a_batch_that_is_one_axis_with_tokens_gives_the_rows_of_the_two_apart(over):
+    x = RNG.normal(size=(3, 4, 5))
+    apart, merged = (
+        csc(jax.tree_util.Partial(f, TOKENS), x, "lrp-epsilon", over=over).rows
+        for f in (tokens_apart, tokens_merged_with_the_batch)
+    )
+    of_w = lambda rows: next(row for row in rows if row["layer"] == "w")
+    assert of_w(merged)["count"] == of_w(apart)["count"]
+    assert of_w(merged)["median"] == pytest.approx(of_w(apart)["median"], rel=1e-9)
