@@ -13,8 +13,8 @@ import numpy as np
 
 from . import checks
 from .claims import read_as, tested
-from .explain import read_for, read_for_target, substituted_sums
-from .ledger import explain, warn_of_what_was_lost
+from .explain import read_for, read_for_target
+from .ledger import explain, substituted_sums, warn_of_what_was_lost
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
 from .propagate import is_vjp, piece

@@ -12,52 +12,10 @@ import jax.numpy as jnp
 
 from . import checks
 from .baselines import check_baselines
-from .graph import (
-    Graph,
-    ending,
-    is_inexact,
-)
+from .graph import Graph, ending
 from .method import Method
-from .propagate import (
-    Chain,
-    Stage,
-    Watch,
-    chain,
-    is_vjp,
-    piece,
-    propagations,
-    values_for,
-)
+from .propagate import Watch, chain, is_vjp, piece, propagations
 from .reading import Reading, as_number, below, environment, read
-
-
-@partial(jax.jit, static_argnums=0)
-def substituted_sums(
-    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
-) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """For each layer for which the gradient stands in: the relevance of each image (N,) that
-    arrives there, and what is sent on."""
-    env, sums = values_for(graph, method, consts, leaves, below(graph, None))
-    output, found = graph.program.outputs[0], {}
-
-    def of_images(values: Sequence[int], maps: Sequence[Any]) -> jax.Array:
-        batch = lambda v: graph.axes.batch[v] or 0
-        each = [
-            jnp.moveaxis(m, batch(v), 0).reshape(m.shape[batch(v)], -1).sum(1)
-            for v, m in zip(values, maps, strict=True)
-            if m is not None and is_inexact(m)
-        ]
-        return sum(each, jnp.zeros(()))
-
-    def watch(links: Chain, stage: Stage, arrived: Sequence, pulled: Sequence) -> None:
-        layer = stage.layer
-        if method.is_substituted(layer):
-            ends = (of_images(layer.outputs, arrived), of_images(layer.inputs, pulled))
-            found[layer.name] = ends
-
-    links = Chain(graph, method, env, below(graph, None), sums=sums, watch=watch)
-    links({output: start_relevance(method, env[output], one_hot(target, env[output]))})
-    return found
 
 
 def reached(reading: Reading, method: Method, start: str) -> set[int]:

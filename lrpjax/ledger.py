@@ -131,6 +131,18 @@ def explain(
     return logits, maps, (book.whole()[:, 1], at_input)
 
 
+@partial(jax.jit, static_argnums=0)
+def substituted_sums(
+    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """For each layer for which the gradient stands in: the relevance of each image (N,) that
+    arrives there, and what is sent on."""
+    book = Book(graph, graph.program.shape(graph.program.outputs[0])[0])
+    explained(graph, method, consts, leaves, target, book.watch)
+    layers = [a for a in graph.layers if method.is_substituted(a) and a.place in book.entries]
+    return {a.name: tuple(book.entries[a.place][0, :2]) for a in layers}
+
+
 @dataclass(frozen=True)
 class Ledger:
     """rows: of each layer its quantities summed over the batch, their residual and whether that
