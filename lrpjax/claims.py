@@ -95,8 +95,7 @@ def _precision(graph: Graph) -> str:
     kinds = [a.dtype for a in graph.program.avals if jnp.issubdtype(a.dtype, jnp.floating)]
     if any(single(dtype) != dtype for dtype in kinds):
         return "half"
-    outputs = [graph.program.avals[v].dtype for v in graph.program.outputs]
-    return "float64" if set(kinds) == {jnp.dtype("float64")} and outputs else "float32"
+    return "float64" if set(kinds) == {jnp.dtype("float64")} else "float32"
 
 
 Differences = dict[str, dict[str, Any]]  # in words -> layer -> difference

@@ -151,12 +151,6 @@ class Chain:
                 r = r.astype(self.env[v].dtype)  # the layer may have changed it
                 travelling[v] = travelling[v] + r if v in travelling else r
 
-    @property
-    def substituted(self) -> set[str]:
-        """The layers for which the gradient stands in, as `unknown` of the method says."""
-        layers = [stage.layer for stage in self.stages]
-        return {layer.name for layer in layers if self.method.is_substituted(layer)}
-
     def _ends_in_whole_numbers(self, layer: Layer) -> bool:
         """Whether the layer makes numbers of truth values or integers alone: these would take all
         of its relevance, and have no gradient to pass any on."""
@@ -174,7 +168,8 @@ class Chain:
         return travelling
 
     def __call__(self, relevance: Relevance) -> Relevance:
-        travelling, substituted = self.start(relevance), self.substituted
+        travelling = self.start(relevance)
+        substituted = any(self.method.is_substituted(stage.layer) for stage in self.stages)
         for stage in reversed(self.stages):
             if not any(v in travelling for v in stage.layer.outputs):
                 continue
