@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._compat import outside_traces
-from .graph import Graph, Layer, calls_around, ending, is_inexact
+from .graph import Graph, Layer, Layout, calls_around, ending, is_inexact
 from .method import Method
 from .rules import Rule, flat, nothing
 from .rules import rule as make_rule
@@ -115,6 +115,19 @@ def find_layer(graph: Graph, name: str) -> Layer:
     layers = graph.by_name
     check_known("layer", name, layers)
     return layers[name]
+
+
+def layout_of(graph: Graph, value: int) -> Layout:
+    """What the axes of a value hold; ValueError where they could not be followed."""
+    layout = graph.axes.layout[value]
+    if layout is None:
+        eqn = graph.program.producer[value]
+        raise ValueError(
+            f"Which axes of what {eqn.name!r} ({eqn.source}) makes number examples is not known: "
+            "measure other layers, or write what lies below with primitives whose axes can be "
+            "followed."
+        )
+    return layout
 
 
 def check_least(least: float, **numbers: float) -> None:

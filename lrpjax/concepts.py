@@ -125,8 +125,8 @@ def tcav(
         _, relevance = vjp(model, images[index], own, layers=[layer])
         return relevance(seed)[1][layer]
 
-    axis = graph.axes.batch[value] or 0
-    units = partial(_units, axis=axis, size=size, progress=progress)
+    by_example = checks.layout_of(graph, value).by_example
+    units = partial(_units, by_example=by_example, size=size, progress=progress)
     derivatives = units(derivative, len(images), "derivatives").astype(float)
     activation = lambda index: _activation(graph, value, reading.consts, stacked[index])
     activations = _split(units(activation, len(stacked), "activations"), sets, layer)
@@ -254,17 +254,16 @@ def _units(
     count: int,
     description: str,
     *,
-    axis: int,
+    by_example: Callable,
     size: int,
     progress: bool,
 ) -> np.ndarray:
-    """The function's values (images, units), of `size` images, given by their numbers, at once.
-    axis: where it puts images."""
+    """The function's values (images, units), of `size` images, given by their numbers, at once."""
     parts = []
     starts = range(0, count, size)
     for i in track(starts, description=description, disable=not progress):
         found = np.asarray(function(filled_up(i, size, count)))
-        parts.append(np.moveaxis(found, axis, 0).reshape(size, -1))
+        parts.append(by_example(found))
     return np.concatenate(parts)[:count]
 
 

@@ -91,11 +91,11 @@ class Book:
         for v, m in zip(values, maps, strict=True):
             if m is None or not is_inexact(m):
                 continue
-            m = jnp.moveaxis(by(m), self.graph.axes.batch[v] or 0, 0) if m.ndim else by(m)[None]
-            if self.images and len(m) % self.images == 0:
-                sums = m.reshape(self.images, m.size // self.images).sum(1)
+            layout = self.graph.axes.layout[v]
+            if layout is not None and layout.sizes(layout.batch) == self.images:
+                sums = layout.by_example(by(m)).sum(1)
             else:
-                sums = jnp.broadcast_to(m.sum() / max(self.images, 1), self.images)
+                sums = jnp.broadcast_to(by(m).sum() / max(self.images, 1), self.images)
             total += sums.astype(total.dtype)
         return total
 

@@ -25,7 +25,7 @@ from ..method import Method
 from ..methods import resolve_chain
 from ..reading import output_layer, values_at
 from .csc import one_minus_cosines
-from .locations import locations, seen_as
+from .locations import locations, place
 from .rays import NO_ANGLE, Widest, degrees, widest
 from .theorem import conditions, unit_name
 
@@ -166,7 +166,7 @@ def _angles(
                 "angle": float(angles.max()),
                 "one_minus_cos": float(apart[worst]),
                 "pair": [unit_name(op.start, unit, op.out_shape) for unit in pair],
-                "place": _place(graph, value, worst) if scope == "location" else None,
+                "place": place(graph, value, worst) if scope == "location" else None,
                 "places": len(angles),
                 "units": rays.sending,
                 "exact": rays.complete and _is_bound(float(apart[worst])),
@@ -204,15 +204,6 @@ def _beyond(units: int) -> float:
 def _places(graph: Graph, value: int, shape: tuple[int, ...]) -> int:
     like = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     return jax.eval_shape(partial(locations, graph, value), like).shape[2]
-
-
-def _place(graph: Graph, value: int, number: int) -> list[int]:
-    """The location of that number, as its place along the axes of space."""
-    _, seen = seen_as(graph, value)
-    shape, axes = graph.program.shape(seen), graph.axes
-    apart = (axes.batch[seen] or 0, axes.feature[seen])
-    space = [n for axis, n in enumerate(shape) if axis not in apart]
-    return [int(i) for i in np.unravel_index(number, space)] if apart[1] is not None else []
 
 
 def _sentence(whole: dict[str, Any], local: dict[str, Any]) -> str:

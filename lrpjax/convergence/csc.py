@@ -199,10 +199,10 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
     values = values_at(graph, start, names)
     whole = piece(below(graph, start), [seed], values)
     env, (propagate,) = propagations(graph, method, consts, [images], [whole])
-    batch_axis = graph.axes.batch[seed] or 0
-    shape = (*env[seed].shape[:batch_axis], *env[seed].shape[batch_axis + 1 :])
-    drawn = jax.vmap(lambda k: jax.random.normal(k, (vectors, *shape), env[seed].dtype))(keys)
-    drawn = jnp.moveaxis(drawn, 0, batch_axis + 1)
+    layout, shape = checks.layout_of(graph, seed), env[seed].shape
+    units = (vectors, layout.sizes(layout.units))
+    drawn = jax.vmap(lambda k: jax.random.normal(k, units, env[seed].dtype), out_axes=1)(keys)
+    drawn = jax.vmap(lambda of_images: layout.together(of_images).reshape(shape))(drawn)
 
     def relevance(r):
         found = propagate({seed: r})

@@ -2,65 +2,37 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from ..graph import Eqn, Graph, Layout, run
+from ..checks import layout_of
+from ..graph import Graph, Layout
 
 
 def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:
     """Relevance (V, *shape) of a value as (V, N, locations, channels).
 
-    A value without a feature axis (images (N, H, W), or flat ones) is seen as the layer behind it
-    sees it, once it is moved into a value that has one. Where there is none all units are channels.
+    What is said of its axes further up holds here too: flat images (N, pixels) that become
+    (N, H, W, C) have channels. Where features are nowhere spoken of all units are channels.
+    Raises ValueError where the axes could not be followed.
     """
-    moves, seen = seen_as(graph, value)
-    if moves:
-        maps = jax.vmap(lambda one: run(moves, {value: one})[seen])(maps)
-    layout = graph.axes.layout[seen]
-    if graph.axes.batch[seen] is None and layout is not None and layout.batch:
-        return _apart(layout, maps)
-    batch, feature = graph.axes.batch[seen] or 0, graph.axes.feature[seen]
-    maps = jnp.moveaxis(maps, batch + 1, 1)
-    if feature is None or maps.ndim == 3:
-        return maps.reshape(*maps.shape[:2], 1, -1)
-    feature += 1 if feature > batch else 2
-    maps = jnp.moveaxis(maps, feature, -1)
-    return maps.reshape(*maps.shape[:2], -1, maps.shape[-1])
-
-
-def _apart(layout: Layout, maps: jax.Array) -> jax.Array:
-    """Relevance of a value whose batch is one axis with others, as (V, N, locations, channels)."""
-    sizes = lambda axes: math.prod(layout.shape[i] for i in axes)
-    others = set(range(len(layout.shape))) - {*layout.batch, *layout.features}
-    places = tuple(sorted(others)) if layout.features else ()
-    channels = tuple(layout.features) if layout.features else tuple(sorted(others))
-    split = maps.reshape(len(maps), *layout.shape)
+    layout = layout_of(graph, value)
+    places, channels = _parts(layout)
     order = (0, *(1 + i for i in (*layout.batch, *places, *channels)))
-    return split.transpose(order).reshape(
-        len(maps), sizes(layout.batch), sizes(places), sizes(channels)
-    )
+    sizes = map(layout.sizes, (layout.batch, places, channels))
+    return maps.reshape(-1, *layout.shape).transpose(order).reshape(len(maps), *sizes)
 
 
-def seen_as(graph: Graph, value: int) -> tuple[list[Eqn], int]:
-    """The equations that move a value, whole, to where its features are known; and that value."""
-    moves, now = list[Eqn](), value
-    while graph.axes.feature[now] is None:
-        size = math.prod(graph.program.shape(now))
-        onwards = (
-            layer
-            for layer in graph.layers
-            if layer.kind == "structure"
-            and layer.inputs == (now,)
-            and all(len(eqn.inputs) == 1 for eqn in layer.eqns)  # no indices, no predicates
-            and [math.prod(graph.program.shape(v)) for v in layer.outputs] == [size]
-            and graph.axes.batch[layer.outputs[0]] is not None
-        )
-        layer = next(onwards, None)
-        if layer is None:
-            return [], value
-        moves.extend(layer.eqns)
-        now = layer.outputs[0]
-    return moves, now
+def place(graph: Graph, value: int, number: int) -> list[int]:
+    """The location of that number, as its place along the axes of space."""
+    layout = layout_of(graph, value)
+    space = [layout.shape[i] for i in _parts(layout)[0]]
+    return [int(i) for i in np.unravel_index(number, space)]
+
+
+def _parts(layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of the locations and those of the channels, of which the last features are."""
+    channels = layout.features[-1:]
+    if not channels and not layout.places:
+        return (), layout.units
+    return tuple(i for i in layout.units if i not in channels), channels

@@ -8,9 +8,11 @@ which of them are features and which are places.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
+
+import jax
 
 from . import primitives
 from .axis_rules import RULES
@@ -23,14 +25,34 @@ from .program import Eqn, Program
 class Layout:
     """What the axes of a value hold, once it is reshaped to `shape`, which takes merged ones apart.
 
-    batch, features, places: positions of the axes that number examples (none for a single one),
-    features, and where they are.
+    batch, features, places: positions of the axes that number examples (none for a single one; the
+    outermost first), features, and where they are.
     """
 
     shape: tuple[int, ...]
     batch: tuple[int, ...]
     features: tuple[int, ...]
     places: tuple[int, ...]
+
+    def sizes(self, axes: Iterable[int]) -> int:
+        return math.prod(self.shape[i] for i in axes)
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """The axes within one example."""
+        return tuple(i for i in range(len(self.shape)) if i not in self.batch)
+
+    def by_example(self, values: jax.Array) -> jax.Array:
+        """An array of the value's shape as (examples, units of one)."""
+        order = (*self.batch, *self.units)
+        sizes = (self.sizes(self.batch), self.sizes(self.units))
+        return values.reshape(self.shape).transpose(order).reshape(sizes)
+
+    def together(self, examples: jax.Array) -> jax.Array:
+        """Of (examples, units of one) an array of `shape`, which the value's is a reshape of."""
+        order = (*self.batch, *self.units)
+        apart = examples.reshape([self.shape[i] for i in order])
+        return apart.transpose(sorted(range(len(order)), key=order.__getitem__))
 
 
 @dataclass(frozen=True)
@@ -94,9 +116,10 @@ def find_axes(program: Program) -> Axes:
         whole = [[a] if walk.root(a) in features else _apart(a, pieces, is_batch) for a in h.axes]
         axes = list(chain.from_iterable(whole))
         at = lambda said: tuple(i for i, a in enumerate(axes) if said(a))
+        numbering = sorted(at(is_batch), key=lambda i: -core(axes[i])[0].stride)
         return Layout(
             tuple(map(length, axes)),
-            at(is_batch),
+            tuple(numbering),
             at(lambda a: walk.root(a) in features and not is_batch(a)),
             at(lambda a: walk.root(a) in places and not is_batch(a)),
         )

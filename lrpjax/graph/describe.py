@@ -29,8 +29,7 @@ def describe(
             last=place in last,
             non_negative=positive.issuperset(layer.inputs),
             feature=axes.feature[layer.inputs[0]],
-            batch=axes.batch[layer.outputs[0]],
-            layout=axes.layout[layer.inputs[0]],
+            layout=axes.layout[layer.outputs[0]],
         )
         for place, layer in enumerate(layers)
     ]

@@ -19,9 +19,8 @@ class Layer:
     place: its number in the chain, from the input.
     first, last: no other layer with parameters lies between the input and this one, or above it.
     non_negative: its inputs cannot be negative.
-    feature, batch: the axes of its (first) input's features and of its (first) output's batch, or
-    None.
-    layout: what the axes of its (first) input hold, None if that is not known.
+    feature: the axis of its (first) input's features, or None.
+    layout: what the axes of its (first) output hold, None if that is not known.
     """
 
     kind: str
@@ -35,7 +34,6 @@ class Layer:
     last: bool = False
     non_negative: bool = False
     feature: int | None = None
-    batch: int | None = None
     layout: Layout | None = None
 
     def __post_init__(self) -> None:

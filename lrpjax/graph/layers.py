@@ -19,7 +19,8 @@ from .trace import INFERENCE
 class Graph:
     """A model read at one input shape: its program, its layers in order, and its axes.
 
-    paths: the path of each constant that is a known parameter.
+    paths: the path of each constant that is a known parameter. uniform: the constants that are one
+    number everywhere, as scalars.
     Equal graphs compute the same function of (constants, input), so compiled work is shared.
     """
 
@@ -29,9 +30,9 @@ class Graph:
         _refuse_training_mode(program)
         _refuse_mixing(self.axes)
         _refuse_integers(program)
-        uniform = uniform_values(program)
-        found = find_layers(program, uniform, fold=fold)
-        described = describe(program, uniform, self.axes, found)
+        self.uniform = uniform_values(program)
+        found = find_layers(program, self.uniform, fold=fold)
+        described = describe(program, self.uniform, self.axes, found)
         self.layers: tuple[Layer, ...] = assign_names(program, paths, described)
         given = tuple(layer.detail for layer in self.layers if layer.kind == "unknown")
         named = tuple((layer.name, layer.kind) for layer in self.layers)

@@ -174,6 +174,12 @@ def values(piece: Piece, x: np.ndarray, *parameters: float) -> np.ndarray:
     return np.asarray(env[piece.result], np.float64)
 
 
+def numpy_value(name: str, *operands: Any) -> Any:
+    """A primitive of numbers, without an opinion on infinities."""
+    with np.errstate(all="ignore"):
+        return _NUMPY[name](*operands)
+
+
 def _run(piece: Piece, x: np.ndarray, *parameters: float) -> list[tuple[list, Any]]:
     """(operands, value) of each step."""
     env: list[Any] = [x, *parameters]

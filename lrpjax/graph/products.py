@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .program import Program
+from . import primitives
+from .program import Eqn, Program
 
 if TYPE_CHECKING:
     from .layer import Layer
@@ -39,13 +41,19 @@ def with_weighing(program: Program, layers: Sequence[Layer]) -> list[Layer]:
     ]
 
 
+_IN_PLACE = ("structure", "scale", "factor")
+_BLENDS = ("sum", "add", "max_pool", "fixed")
+
+
 class Makers:
     """What made each value, seen through what leaves a weight a weight: moves, constant factors and
-    shifts, sums and means of weights, products of weights with one another."""
+    shifts, sums, means, maxima and fixed maps of weights, their division by their sum, products of
+    weights with one another."""
 
     def __init__(self, program: Program, layers: Sequence[Layer]):
         self._program = program
         self._maker = {v: layer for layer in layers for v in layer.outputs}
+        self._passes: dict[tuple[int, str], bool] = {}
 
     def weighing(self, product: Layer) -> Product:
         tests = {
@@ -63,44 +71,68 @@ class Makers:
     def is_mask(self, value: int) -> bool:
         """Whether it is truth values as numbers: what is shown and what is hidden."""
         maker = self._maker.get(value)
-        if maker is None or maker.kind not in ("structure", "scale", "factor"):
+        if maker is None or maker.kind not in _IN_PLACE:
             return False
         truth = lambda v: self._program.avals[v].dtype == np.dtype(bool)
         inner = [v for eqn in maker.eqns for v in eqn.inputs if v in self._program.active]
         return any(map(truth, inner)) or all(map(self.is_mask, maker.inputs))
 
     def is_attention(self, value: int) -> bool:
-        return self._passed(value, self._is_softmax, sums=True, norms=True)
+        return self._passed(value, "softmax")
 
     def is_gate(self, value: int) -> bool:
-        return self._passed(value, self._is_gate, sums=True)
+        return self._passed(value, "gate")
 
     def is_activated(self, value: int) -> bool:
-        return self._passed(value, lambda layer: layer.kind == "activation")
+        return self._passed(value, "activation")
 
-    @staticmethod
-    def _is_softmax(layer: Layer) -> bool:
-        return layer.kind == "softmax"
+    def _passed(self, value: int, what: str) -> bool:
+        """Whether the value is what such a layer made. Deep networks are asked again and again."""
+        known = self._passes.get((value, what))
+        if known is None:
+            known = self._passes[value, what] = self._asked(value, what)
+        return known
 
-    @staticmethod
-    def _is_gate(layer: Layer) -> bool:
-        return layer.kind == "activation" and layer.detail.gate
-
-    def _passed(
-        self, value: int, test: Callable[[Layer], bool], *, sums: bool = False, norms: bool = False
-    ) -> bool:
+    def _asked(self, value: int, what: str) -> bool:
         layer = self._maker.get(value)
         if layer is None:
             return False
-        if test(layer):
+        if _MADE_BY[what](layer):
             return True
-        again = lambda v: self._passed(v, test, sums=sums, norms=norms)
-        summed = ("sum", "add") if sums else ()
-        if layer.kind in ("structure", "scale", "factor", *summed):
+        again = partial(self._passed, what=what)
+        blends = what != "activation"
+        if layer.kind in (*_IN_PLACE, *(_BLENDS if blends else ())):
             return all(map(again, layer.inputs))
-        if norms and layer.kind == "norm":
-            return again(layer.inputs[0])
-        if sums and layer.kind == "product" and layer.primitive == "mul":
+        if layer.kind == "norm":
+            return (what == "softmax" or _by_its_sum(self._program, layer)) and again(
+                layer.inputs[0]
+            )
+        if layer.kind != "product":
+            return False
+        if blends:
             weight = lambda v: self.is_mask(v) or self.is_attention(v) or self.is_gate(v)
             return any(map(again, layer.inputs)) and all(map(weight, layer.inputs))
-        return False
+        # The square of an activation, or one behind a gate.
+        weighs = self.weighing(layer).weighs
+        one, other = layer.inputs if len(layer.inputs) == 2 else layer.inputs * 2
+        return (one == other or weighs is not None) and again(one if weighs == 1 else other)
+
+
+_MADE_BY: dict[str, Callable[[Layer], bool]] = {
+    "softmax": lambda layer: layer.kind == "softmax",
+    "gate": lambda layer: layer.kind == "activation" and layer.detail.gate,
+    "activation": lambda layer: layer.kind == "activation",
+}
+
+
+def _by_its_sum(program: Program, norm: Layer) -> bool:
+    """Whether a norm divides by a sum (or a mean, a maximum) of values, and of no squares."""
+    *statistic, _ = norm.eqns
+    return all(
+        primitives.of(eqn.name).degree == "same" or _is_linear(program, eqn) for eqn in statistic
+    )
+
+
+def _is_linear(program: Program, eqn: Eqn) -> bool:
+    places = [k for k, v in enumerate(eqn.inputs) if v in program.active]
+    return len(places) == 1 and primitives.of(eqn.name).is_linear_in(places[0])

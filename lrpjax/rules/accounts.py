@@ -80,7 +80,7 @@ def by_origin(op: Linear, account: Account) -> Account:
     named so."""
     if account.bias is None or op.b is None:
         return account
-    table = _is_table(op, op.b)
+    table = _is_table(op, jnp.broadcast_to(op.b, account.bias.shape))
     bias, constants = jnp.where(table, 0, account.bias), jnp.where(table, account.bias, 0)
     return account._replace(bias=bias, constants=constants)
 
@@ -90,10 +90,8 @@ def _is_table(op: Linear, b: jax.Array) -> bool | jax.Array:
     bias does not. What is added to the input of a product is none: it differs where padding is."""
     if shifts(op.layer.detail.pre):
         return False
-    one = b if op.layer.batch is None else b[_first(op.layer.batch, b.ndim)]
-    varies = [jnp.any(one != one[_first(axis, one.ndim)]) for axis in range(one.ndim)]
+    layout = op.layer.layout
+    within = tuple(range(1, b.ndim)) if layout is None else layout.units
+    b = b if layout is None else b.reshape(layout.shape)
+    varies = [jnp.any(b != jax.lax.slice_in_dim(b, 0, 1, axis=axis)) for axis in within]
     return sum(v.astype(int) for v in varies) > 1
-
-
-def _first(axis: int, rank: int) -> tuple[slice, ...]:
-    return tuple(slice(0, 1 if k == axis else None) for k in range(rank))

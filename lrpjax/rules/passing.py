@@ -207,19 +207,14 @@ def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
             f"{op.layer.name!r} ({op.layer.source}) is not known: choose another method, or write "
             "what lies below with primitives whose axes can be followed."
         )
-    numbered = layout.batch
-    units = tuple(i for i in range(len(layout.shape)) if i not in numbered)
-
     through = gradient(op, x, y)
 
     def pull(r):
-        score = (y * r).reshape(layout.shape)
-        samples = jnp.moveaxis(score, numbered, range(len(numbered)))
-        samples = samples.reshape(*samples.shape[: len(numbered)], -1)
-        size = samples.shape[-1]
+        samples = layout.by_example(y * r)
+        size = samples.shape[1]
         rank = round((size - 1) * percentile / 100)
-        tau = jax.lax.top_k(samples, size - rank)[0][..., -1]  # a sort would take far longer
-        keep = (score > jnp.expand_dims(tau, units)).reshape(r.shape)
+        tau = jax.lax.top_k(samples, size - rank)[0][:, -1:]  # a sort would take far longer
+        keep = layout.together(samples > tau).reshape(r.shape)
         return through(jnp.where(keep, r, 0))
 
     return pull

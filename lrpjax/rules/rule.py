@@ -162,18 +162,15 @@ def magnitude(op: Any, v: jax.Array) -> jax.Array:
     """max |v| over one example, to broadcast to v, of the shape of the output of the layer `op`;
     of what is finite, as a mask's infinity is no value of the layer.
 
-    Where the batch's axis is not known it counts as the first, which holds the batch after merges
-    such as reshape(N * T, C).
+    Where the examples' axis is not known it counts as the first.
     """
     # It follows a layer's size, and is no part of the rule that is differentiated.
     size = jax.lax.stop_gradient(jnp.where(jnp.isinf(v), 0, jnp.abs(v)))
-    return jnp.max(size, _within(op, v), keepdims=True, initial=0)
-
-
-def _within(op: Any, v: jax.Array) -> tuple[int, ...]:
-    """The axes of a layer's output that are no batch."""
-    batch = op.layer.batch or 0
-    return tuple(axis for axis in range(v.ndim) if axis != batch)
+    layout = op.layer.layout
+    if layout is None:
+        return jnp.max(size, range(1, v.ndim), keepdims=True, initial=0)
+    largest = jnp.max(size.reshape(layout.shape), layout.units, keepdims=True, initial=0)
+    return jnp.broadcast_to(largest, layout.shape).reshape(v.shape)
 
 
 def nonzero(total: jax.Array) -> jax.Array:

@@ -161,6 +161,31 @@ def test_position_embeddings_are_constants_and_a_bias_is_none():
     assert total(table, "bias") == total(bias, "constants") == 0
 
 
+def merged(x, p, w, out):
+    """Of (N, T, C): a sum of tokens, in which batch and tokens are one axis."""
+    h = (x + p).reshape(-1, x.shape[2]) @ w + jnp.tile(p @ w, (len(x), 1))
+    return h.reshape(*x.shape[:2], -1).sum(1) @ out
+
+
+def apart(x, p, w, out):
+    return ((x + p) @ w + p @ w).sum(1) @ out
+
+
+def test_a_batch_that_is_one_axis_with_tokens_has_the_terms_of_the_two_apart():
+    """Tables are told from biases, and the worst image is that of the batch."""
+    weights = DRAW(3, 4), DRAW(4, 5), DRAW(5, 2)
+    x = DRAW(4, 3, 4) * np.array([1e-3, 1.0, 30.0, 1.0])[:, None, None]
+    one, other = (
+        lrp.plan(model_of(f, *weights), x, "lrp-epsilon").check(x, target=1)
+        for f in (merged, apart)
+    )
+    assert one.grew == pytest.approx(other.grew, rel=1e-9)
+    assert one.shares == pytest.approx(other.shares, rel=1e-9)
+    of = lambda found, term: sum(row[term] for row in found.rows)
+    for term in ("constants", "bias", "stabiliser"):
+        assert of(one, term) == pytest.approx(of(other, term), rel=1e-9, abs=1e-12)
+
+
 # --- networks ------------------------------------------------------------------------------------
 
 

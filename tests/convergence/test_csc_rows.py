@@ -188,3 +188,15 @@ def test_a_batch_that_is_one_axis_with_tokens_gives_the_rows_of_the_two_apart(ov
     of_w = lambda rows: next(row for row in rows if row["layer"] == "w")
     assert of_w(merged)["count"] == of_w(apart)["count"]
     assert of_w(merged)["median"] == pytest.approx(of_w(apart)["median"], rel=1e-9)
+
+
+@pytest.mark.parametrize("over", ["location", "map"])
+def test_relevance_may_be_injected_where_the_batch_is_one_axis_with_tokens(over):
+    x = RNG.normal(size=(3, 4, 5))
+    apart, merged = (
+        csc(jax.tree_util.Partial(f, TOKENS), x, "lrp-epsilon", start="w", over=over).rows
+        for f in (tokens_apart, tokens_merged_with_the_batch)
+    )
+    for one, other in zip(merged, apart, strict=True):
+        assert one["layer"] == other["layer"] and one["count"] == other["count"]
+        assert one["median"] == pytest.approx(other["median"], rel=1e-9)

@@ -21,7 +21,7 @@ warnings.simplefilter("ignore")
 sys.path[:0] = [str(folder) for folder in (Path(__file__).parents[1],) if folder.is_dir()]
 
 from .architectures import pairs  # noqa: E402
-from .check import case, failures, fits  # noqa: E402
+from .check import NoNetwork, case, failures, fits  # noqa: E402
 from .draw import draw  # noqa: E402
 from .rewriting import REWRITINGS, Rewriting  # noqa: E402
 from .shares import METHODS, Method  # noqa: E402
@@ -52,19 +52,23 @@ def show(seed: int, method: str, rewriting: str, blocks: int) -> list[str]:
 def forever(seed: int, blocks: int) -> None:
     """All methods and all rewritings in turn; they meet in every pair as their numbers differ."""
     began = told = time.monotonic()
-    asked = failed = 0
+    asked = failed = missing = 0
     jobs = [(m, r) for m in METHODS for r in REWRITINGS]
     while True:
         method, way = jobs[seed % len(jobs)]
         if fits_ever(method, way):
-            failed += bool(show(seed, str(method), way.name, blocks))
-            asked += 1
+            try:
+                failed += bool(show(seed, str(method), way.name, blocks))
+                asked += 1
+            except NoNetwork:
+                missing += 1
         seed += 1
         if asked % 50 == 0:
             jax.clear_caches()  # thousands of programs exhaust a process's memory maps
         if time.monotonic() - told > EVERY:
             told = time.monotonic()
-            print(f"{asked} cases, {failed} failed, {(told - began) / 60:.0f} minutes", flush=True)
+            minutes = f"{missing} without a network, {(told - began) / 60:.0f} minutes"
+            print(f"{asked} cases, {failed} failed, {minutes}", flush=True)
 
 
 def real(seed: int) -> None:

@@ -63,6 +63,10 @@ def fits(net: Net, method: Method, rewriting: Rewriting) -> bool:
     return able and rewriting.applies(net) and homogeneous
 
 
+class NoNetwork(LookupError):
+    """Of the networks drawn none has what a method and a rewriting need."""
+
+
 DRAWS = 400  # one network in thirty has neither bias, norm nor gate, for the rarest rewritings
 
 
@@ -91,7 +95,7 @@ def case(
             style = Style(seed, nchw=bool(rng.random() < 0.3), outer=outer)
             return Case(seed, net, chosen, way, style, R, expected, rejected)
         rejected += 1
-    raise AssertionError(f"seed {seed}: no network fits {method} and {way}, of {DRAWS}")
+    raise NoNetwork(f"seed {seed}: no network fits {method} and {way}, of {DRAWS}")
 
 
 def library_method(case: Case) -> Any:

@@ -26,6 +26,9 @@ SOFTMAX = {
     "by hand": lambda z: jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True),
     "picked": lambda z: jax.nn.softmax(z)[:, ::-1],
     "in single precision": lambda z: jax.nn.softmax(z).astype(jnp.float32),
+    "clipped": lambda z: jnp.clip(jax.nn.softmax(z), 1e-7, 1 - 1e-7),
+    "not below 0": lambda z: jax.nn.relu(jax.nn.softmax(z)),
+    "maximum of two": lambda z: jax.nn.softmax(jnp.stack([z, 2 * z], 1)).max(1),
 }
 SIGMOIDS = {
     "sigmoid": jax.nn.sigmoid,
@@ -35,6 +38,9 @@ SIGMOIDS = {
     "1 less a sigmoid": lambda z: 1 - jax.nn.sigmoid(z),
     "mean of sigmoids": lambda z: jax.nn.sigmoid(jnp.stack([z, z], 1)).mean(1),
     "moved": lambda z: jax.nn.sigmoid(z.T).T,
+    "clipped": lambda z: jnp.clip(jax.nn.sigmoid(z), 0, 1),
+    "maximum over instances": lambda z: jax.nn.sigmoid(jnp.stack([z, 2 * z], 1)).max(1),
+    "over its sum": lambda z: jax.nn.sigmoid(z) / jax.nn.sigmoid(z).sum(1, keepdims=True),
 }
 
 
@@ -55,6 +61,60 @@ def test_lrp_is_refused_and_the_gradient_warns_of_a_sigmoid_at_the_end(end):
         lrp.attribute(model, X, "lrp-z", target=0)
     with pytest.warns(UserWarning, match="ends in (sigmoid|softplus)"):
         lrp.attribute(model, X, "gradient", target=0)
+
+
+SHIFTED = {
+    "tanh": lambda z: (1 + jnp.tanh(z)) / 2,
+    "elu": lambda z: jax.nn.elu(z)[:, None, :] * 2 + 2,
+}
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_a_shift_that_makes_the_values_positive_is_a_sigmoid_too(name):
+    model = lambda x: SHIFTED[name](x @ W).reshape(2, 4)
+    with pytest.raises(NotImplementedError, match=rf"ends in {name} \("):
+        lrp.attribute(model, X, "lrp-z", target=0)
+    with pytest.warns(UserWarning, match=f"ends in {name}"):
+        lrp.attribute(model, X, "gradient", target=0)
+
+
+def test_fixed_maps_of_probabilities_are_probabilities():
+    """Where the model says what its parameters are: superclasses, an ensemble's weights."""
+    groups, shares = np.repeat(np.eye(2), 2, 0), np.array([0.3, 0.7])
+    ensemble = lambda z: jnp.einsum("m,mnc->nc", shares, jax.nn.softmax(jnp.stack([z, 2 * z])))
+    for end in (lambda z: jax.nn.softmax(z) @ groups, ensemble):
+        model = jax.tree_util.Partial(lambda w, x, end=end: end(x @ w), jnp.asarray(W))
+        with pytest.raises(NotImplementedError, match="ends in softmax"):
+            lrp.attribute(model, X, "lrp-z", target=0)
+
+
+def recurrent(x, first, *, gated):
+    """(1 - f) u + f c: a gate beside what it weighs, or (forgetful) a sigmoid alone."""
+    c = jnp.broadcast_to(first, (len(x), 4))
+    for t in range(2):
+        f, u = jax.nn.sigmoid(x[:, t] @ W), jnp.tanh(x[:, t] @ W[::-1])
+        c = (1 - f) * u + f * c if gated else f * 0.5 + u
+    return c
+
+
+@pytest.mark.parametrize("first", [0.0, np.zeros(4), np.full(4, 0.1)], ids=["0", "0s", "learned"])
+def test_a_recurrent_state_is_no_probability(first, recwarn):
+    x = np.ones((2, 2, 3))
+    lrp.attribute(lambda x: recurrent(x, first, gated=True), x, "gradient", target=0)
+    assert not [w for w in recwarn if "ends in" in str(w.message)]
+    with pytest.warns(UserWarning, match="ends in sigmoid"):
+        lrp.attribute(lambda x: recurrent(x, first, gated=False), x, "gradient", target=0)
+
+
+def test_a_first_state_of_zero_is_none_of_one_step(recwarn):
+    """i g + f 0: the gate f weighs nothing else."""
+
+    def lstm(x):
+        gate = lambda k: jax.nn.sigmoid(x @ (W * k))
+        return gate(3) * jnp.tanh(gate(1) * jnp.tanh(x @ W) + gate(2) * jnp.zeros((len(x), 4)))
+
+    lrp.attribute(lstm, X, "gradient", target=0)
+    assert not [w for w in recwarn if "ends in" in str(w.message)]
 
 
 INSIDE = {

@@ -1,5 +1,7 @@
 """What is a statistic and what is a value; which factor of a product only weighs the other."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,6 +167,49 @@ def test_attention_stays_attention(head):
     np.testing.assert_allclose(float(pull(out).sum()), float(out.sum()), rtol=1e-6)
     _, pull = lrp.vjp(model, TOKENS, "lrp-zplus")
     assert float(pull(jnp.abs(out)).min()) >= 0
+
+
+RESIZE = partial(jax.image.resize, shape=(2, 6, 1), method="linear")
+SUM = partial(jnp.sum, axis=-1, keepdims=True)
+POOLED = {"keepdims": True, "axis": 1}
+WEIGHTS = {  # of (2, 3, 4) tokens, what weighs a value of the tokens
+    "a gate that is resized": lambda b: RESIZE(jax.nn.sigmoid(b @ W[:, :1]))[:, ::2],
+    "the largest gate": lambda b: jax.nn.sigmoid(b @ W).max(**POOLED),
+    "gates over their sum": lambda b: (s := jax.nn.sigmoid(b @ W)) / SUM(s),
+    "gates over their sum and a little": lambda b: (s := jax.nn.sigmoid(b)) / (SUM(s) + 1e-6),
+    "activations over their mean": lambda b: (s := jax.nn.relu(b) + 0.1) / s.mean(**POOLED),
+    "a gate times a gate": lambda b: jax.nn.sigmoid(b) * jax.nn.sigmoid(b @ W),
+    "an activation behind a gate": lambda b: jax.nn.sigmoid(b) * jnp.tanh(b @ W),
+    "a squared activation": lambda b: (s := jax.nn.relu(b @ W)) * s,
+}
+
+
+@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
+def test_what_is_made_of_gates_weighs_as_they_do(weight):
+    """a * weight(b), epsilon: what a's entry adds to the sum, and b gets nothing."""
+    a, b = TOKENS, RANDOM.normal(size=TOKENS.shape)
+    out, pull = lrp.vjp(lambda x: (x[0] @ W) * weight(x[1]), (a, b), "lrp-z")
+    to_a, to_b = pull(jnp.ones_like(out))
+    share = a[..., :, None] * W / (a @ W)[..., None, :]
+    np.testing.assert_allclose(to_a, share.sum(-1), rtol=1e-6)
+    np.testing.assert_array_equal(to_b, 0)
+
+
+def test_attention_to_attention_is_attention():
+    """(A A) v: relevance goes to what is attended to, all of it."""
+    attend = lambda x: jax.nn.softmax(x[0] @ x[0].swapaxes(1, 2))
+    v = RANDOM.normal(size=TOKENS.shape)
+    out, pull = lrp.vjp(lambda x: (attend(x) @ attend(x)) @ x[1], (TOKENS, v), "lrp-z")
+    to_q, to_v = pull(out)
+    np.testing.assert_array_equal(to_q, 0)
+    np.testing.assert_allclose(to_v.sum(), out.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [l2, rms_norm, layer_norm])
+def test_a_normalised_gate_is_a_value_where_squares_normalise_it(norm):
+    model = lambda x: (x[0] * norm(jax.nn.sigmoid(x[1]))) @ W
+    product = next(a for a in lrp.plan(model, (A, B), "lrp-z").layers if a.kind == "product")
+    assert product.detail.weighs is None and product.detail.why == "half"
 
 
 def test_what_is_made_of_truth_values_weighs():

@@ -102,6 +102,22 @@ def test_the_scale_is_that_of_one_image(name):
             assert error(found, one) < 1e-9
 
 
+@pytest.mark.parametrize("name", ["lrp-z", "lrp-alpha2-beta1", "deeplift-rescale"])
+def test_an_example_is_all_of_its_tokens_where_they_are_one_axis_with_the_batch(name):
+    """A token 1e10 times as dark as the others of its example weighs nothing, merged or apart."""
+    rng = np.random.default_rng(1)
+    w, out = jnp.asarray(rng.normal(size=(4, 6))), jnp.asarray(rng.normal(size=(6, 3)))
+    x = jnp.asarray(rng.normal(size=(2, 3, 4))) * jnp.array([1.0, 1e-10, 1.0])[:, None]
+    apart = lambda x: jax.nn.relu(jax.nn.relu(x @ w) @ w.T).sum(1) @ w @ out
+
+    def merged(x):
+        h = jax.nn.relu(jax.nn.relu(x.reshape(-1, 4) @ w) @ w.T)
+        return h.reshape(x.shape).sum(1) @ w @ out
+
+    one, other = (lrp.attribute(f, x, METHODS[name], target=1) for f in (merged, apart))
+    np.testing.assert_allclose(one[:, 1], other[:, 1], rtol=1e-9, atol=0)
+
+
 def test_the_default_stabiliser_is_relative_and_a_given_one_absolute():
     """One unit of two: z = (1e-9, 1), of which 1e-9 is the stabiliser."""
     w = np.array([[1e-9, 0.0], [0.0, 1.0]])
