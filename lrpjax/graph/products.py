@@ -101,7 +101,8 @@ class Makers:
             return True
         again = partial(self._passed, what=what)
         blends = what != "activation"
-        if layer.kind in (*_IN_PLACE, *(_BLENDS if blends else ())):
+        clips = layer.kind == "activation" and layer.detail.cuts
+        if layer.kind in (*_IN_PLACE, *(_BLENDS if blends else ())) or (clips and blends):
             return all(map(again, layer.inputs))
         if layer.kind == "norm":
             return (what == "softmax" or _by_its_sum(self._program, layer)) and again(
