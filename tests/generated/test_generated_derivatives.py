@@ -1,4 +1,4 @@
-"""The gradient family on networks with derivatives of their own and with ties, also inside of them."""
+"""The gradient family on networks with derivatives of their own and with ties, at any layer."""
 
 from functools import partial
 

@@ -29,8 +29,8 @@ def with_logarithm(y):
 
 
 def infected(seed, touch):
-    """A network with that at its input or its output, and a chain of rules for it: the gradient where it lacks
-    one."""
+    """A network with that at its input or its output, and a chain of rules for it, with the
+    gradient where it has none."""
     name = CHAINS[seed % len(CHAINS)]
     drawn = case(seed, next(m for m in METHODS if m.name == name), REWRITINGS[0])
     last = len(drawn.net.nodes) - 1

@@ -103,16 +103,14 @@ def test_a_parameter_is_randomised_once_at_its_uppermost_use(seed):
     explain = lambda params: backward.relevance(
         net.with_params(params), drawn.method, net.x, np.eye(3)[[1, 1]]
     ).reshape(2, -1)
-    before, total = (
-        explain(net.params),
-        sum(v.size for p in net.params.values() for v in p.values()),
-    )
+    before = explain(net.params)
+    sizes = {k: sum(v.size for v in p.values()) for k, p in net.params.items()}
     uses = {name: [n for n in net.nodes if n.param == name] for name in net.params}
-    # A layer is named after the lowest use of its parameter, or has that among those it shares with.
+    # A layer is named after its parameter, or shares it with one that is.
     rows = {(row["shared"] or [row["layer"]])[0]: row for row in found.rows}
     assert rows.keys() == net.params.keys()
     for name, row in rows.items():
-        assert row["share"] == pytest.approx(sum(v.size for v in net.params[name].values()) / total)
+        assert row["share"] == pytest.approx(sizes[name] / sum(sizes.values()))
         assert len(row["shared"]) == len(uses[name]) - 1
         after = explain({**net.params, name: other[name]})
         wanted = [np.corrcoef(a, b)[0, 1] for a, b in zip(before, after, strict=True)]

@@ -40,7 +40,7 @@ def alone(explain, x):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_noise_is_the_same_wherever_an_image_stands(seed):
-    drawn, model, x = network(seed)
+    _, model, x = network(seed)
     x = np.concatenate([x, 3 * x[:1]])
     base = ("gradient", "lrp-epsilon")[seed % 2]
     method = get("smooth-grad", key=KEY, samples=2, base=base)
