@@ -94,4 +94,4 @@ def _phases(x: jax.Array, axis: int, stride: int) -> jax.Array:
     shape = list(x.shape)
     shape[axis : axis + 1] = [shape[axis] // stride, stride]
     x = jnp.moveaxis(x.reshape(shape), axis + 1, -2)
-    return x.reshape(*x.shape[:-2], -1)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])  # also where N = 0

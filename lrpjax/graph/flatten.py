@@ -39,7 +39,8 @@ def flatten(closed: ClosedJaxpr, inputs: int, *, own: bool = True) -> tuple[Prog
     program = Program()
     arrays: list[Any] = []
     known: dict[int, int] = {}
-    numbers: dict[int, Any] = {}  # whole numbers and truth values that are known before it runs
+    # Whole numbers and truth values that are known before it runs: those of arrays are one number.
+    numbers: dict[int, Any] = {}
     held = 0  # how often an array was met that is no argument
 
     def new(aval: Any) -> int:
@@ -98,6 +99,8 @@ def flatten(closed: ClosedJaxpr, inputs: int, *, own: bool = True) -> tuple[Prog
                 branches = eqn.params["branches"]
                 taken = min(max(int(numbers[ins[0]]), 0), len(branches) - 1)
                 outs = inline(branches[taken], ins[1:], steps, line, path)
+            elif name == "select_n" and ins[0] in numbers:  # the same case everywhere
+                outs = [ins[1 + int(numbers[ins[0]])]]
             else:
                 outs = [new(var.aval) for var in eqn.outvars]
                 _note_number(eqn, ins, outs, numbers)
@@ -150,7 +153,11 @@ def flatten(closed: ClosedJaxpr, inputs: int, *, own: bool = True) -> tuple[Prog
 
 
 def _note_number(eqn: Any, ins: list[int], outs: list[int], numbers: dict[int, Any]) -> None:
-    """Adds what an equation makes of known whole numbers: the index of a branch."""
+    """Adds what an equation makes of known whole numbers (the index of a branch), also where it
+    repeats one: a mask that hides nothing."""
+    if eqn.primitive.name == "broadcast_in_dim" and ins[0] in numbers:
+        numbers[outs[0]] = numbers[ins[0]]
+        return
     scalar = [var.aval.shape == () and not is_inexact(var.aval) for var in eqn.outvars]
     if ins and all(v in numbers for v in ins) and all(scalar):
         with outside_traces():

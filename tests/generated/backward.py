@@ -5,24 +5,26 @@ each kind: an affine map and a product with weights have the method's linear rul
 norms (their statistics are constants) pass relevance on, a factor passes it on where it is not 0,
 sums share by their terms, maxima give all to the first of the largest, moves move, attention is a
 linear layer of its values whose weights are the attention, and a product of two values gives all to
-the factor that does not only weigh, or half to each.
+the factor that does not only weigh, or half to each. Maps that hold no parameters share by z, what
+has no rule is differentiated, and a derivative of its own is taken as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .description import Net, Node
-from .forward import FORWARD, attention_weights
-from .shares import Layer, Method, Undetermined
+from .forward import FORWARD, OWN, attention_weights
+from .shares import Layer, Method, Undetermined, z
 
 Array = np.ndarray
 STEP = 1e-100
 MOVES = ("spread", "where", "take", "concat", "reshape", "transpose")
-LINEAR = ("dense", "conv")
+LINEAR = ("dense", "conv", "fixed")
 SCALES = ("affine", "factor", "offset")
 CUTS = ("relu", "relu6", "leaky_relu", "clip", "clip_wide", "minimum")
 NEAR = 1e-7  # DeepLIFT: below this difference the ratio is the slope
@@ -51,7 +53,7 @@ def groups(net: Net) -> list[Group]:
         before = owner.get(node.reads[0]) if len(node.reads) == 1 else None
         alone = before is not None and net.readers(node.reads[0]) == [i]
         behind = alone and foldable(i) and nodes[before[0]].kind in LINEAR
-        in_front = alone and node.kind == "dense" and all(foldable(k) for k in before)
+        in_front = alone and node.kind in ("dense", "fixed") and all(foldable(k) for k in before)
         run = alone and foldable(i) and all(foldable(k) for k in before)
         if net.fold and (behind or in_front or run):
             before.append(i)
@@ -111,12 +113,18 @@ def _attention(node: Node, values: list[Array]) -> Layer:
     return Layer(W.reshape(t * d, -1), np.zeros(t * d), connected.reshape(t * d, -1))
 
 
-def _lrp(net: Net, group: Group, method: Method, xs: list[Array], R: Array, s: float):
+def _lrp(
+    net: Net, group: Group, method: Method, xs: list[Array], R: Array, s: float, first: list[Group]
+):
     node = net.nodes[group.nodes[-1]]
     kinds = {net.nodes[i].kind for i in group.nodes}
     f, x = _function(net, group), xs[0]
+    if kinds & {"fixed", "spectral"}:  # not the model's to explain: z, whatever the method
+        return [z(_linear(net, group, x), x.ravel(), R, s)]
     if kinds & set(LINEAR) or node.kind in ("affine", "offset"):
-        return [method.linear(_linear(net, group, x), x.ravel(), R, s)]
+        linear = (method.dense if "dense" in kinds else None) or method.linear
+        linear = (method.first if group in first else None) or linear
+        return [linear(_linear(net, group, x), x.ravel(), R, s)]
     if node.kind == "attention":
         return [None, None, method.linear(_attention(node, xs), xs[2].ravel(), R, s)]
     if node.kind in ("mean", "sum", "avg_pool"):
@@ -126,12 +134,26 @@ def _lrp(net: Net, group: Group, method: Method, xs: list[Array], R: Array, s: f
     if node.kind == "mul":
         shares = {None: (0.5, 0.5), 0: (0, 1), 1: (1, 0)}[node["weighs"]]
         return [share * R for share in shares]
+    if node.kind == "unknown":
+        return [jacobian(f, xs, 0).T @ R]
     if node.kind in ("act", "norm"):
         return [R]
     if node.kind == "factor":
         return [np.where(jacobian(f, xs, 0).diagonal() != 0, R, 0)]
     assert node.kind in ("max_pool", "max_over", *MOVES), node.kind
     return [jacobian(f, xs, k).T @ R for k in range(len(xs))]
+
+
+def first_of(net: Net, layers: list[Group]) -> list[Group]:
+    """The layers with parameters that read what no such layer has made."""
+    untouched, found = {0}, []
+    for group in layers:
+        if untouched.issuperset(group.reads):
+            if any(net.nodes[i].param for i in group.nodes):
+                found.append(group)
+            else:
+                untouched.add(group.last)
+    return found
 
 
 def _multipliers(net: Net, group: Group, xs: list[Array], x0s: list[Array], m: Array):
@@ -165,34 +187,56 @@ def _cut(net: Net, group: Group, method: Method, x: Array, R: Array) -> Array:
 
 
 def relevance(
-    net: Net, method: Method, x: Array, R: Array, *, s: float = 0.0, baseline: float = 0.0
+    net: Net, method: Method, x: Array, R: Array, *, s: float = 0.0, baseline: Any = 0.0
 ) -> Array:
-    """The map of one batch: of DeepLIFT from `baseline`, times the difference from it."""
-    maps = [_one(net, method, a[None], r, s, baseline) for a, r in zip(x, R, strict=True)]
+    """The map of one batch: of DeepLIFT from `baseline` (a number, one input, or one for each),
+    times the difference from it."""
+    from_ = np.broadcast_to(baseline, x.shape)
+    each = zip(x, R, from_, strict=True)
+    maps = [_one(net, method, a[None], r, s, b[None]) for a, r, b in each]
     return np.stack(maps).reshape(x.shape)
 
 
-def _one(net: Net, method: Method, x: Array, R: Array, s: float, baseline: float) -> Array:
+def _one(net: Net, method: Method, x: Array, R: Array, s: float, baseline: Array) -> Array:
+    found = everywhere(net, method, x, {len(net.nodes) - 1: R}, s, baseline)
+    by_input = method.family == "deeplift" or method.name == "input-x-gradient"
+    return found[0] * ((x - baseline).ravel() if by_input else 1)
+
+
+def everywhere(
+    net: Net,
+    method: Method,
+    x: Array,
+    seeds: dict[int, Array],
+    s: float = 0.0,
+    baseline: Array | float = 0.0,
+) -> list[Array]:
+    """The relevance of every node's value (of DeepLIFT: its multipliers) for what is injected at
+    some, of one example."""
     values = run(net, x)
-    reference = run(net, np.full_like(x, baseline)) if method.family == "deeplift" else values
+    reference = run(net, baseline + 0 * x) if method.family == "deeplift" else values
     found = [np.zeros(v.size) for v in values]
-    found[-1] = R
-    for group in reversed(groups(net)):
+    for i, r in seeds.items():
+        found[i] = r
+    layers = groups(net)
+    first = first_of(net, layers)
+    for group in reversed(layers):
         xs, r = [values[i] for i in group.reads], found[group.last]
         if method.family == "lrp":
-            pulled = _lrp(net, group, method, xs, r, s)
+            pulled = _lrp(net, group, method, xs, r, s, first)
         elif method.family == "deeplift":
             pulled = _multipliers(net, group, xs, [reference[i] for i in group.reads], r)
         elif method.family == "cuts" and net.nodes[group.last].kind == "act":
             pulled = [_cut(net, group, method, xs[0], r)]
+        elif net.nodes[group.last].kind == "own":
+            pulled = [OWN[net.nodes[group.last]["name"]][1](xs[0].ravel(), r)]
         else:
             f = _function(net, group)
             pulled = [jacobian(f, xs, k).T @ r for k in range(len(xs))]
         for i, part in zip(group.reads, pulled, strict=True):
             if part is not None:
                 found[i] = found[i] + part
-    by_input = method.family == "deeplift" or method.name == "input-x-gradient"
-    return found[0] * ((x - baseline).ravel() if by_input else 1)
+    return found
 
 
 SENSITIVE = 1e-7  # a stabiliser a hundred times the library's

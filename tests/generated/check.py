@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import lrpjax as lrp
 
 from . import backward
+from .blocks import Block
 from .description import Net
 from .draw import draw
 from .program import Style, laid, model, unlaid
@@ -71,11 +72,16 @@ DRAWS = 400  # one network in thirty has neither bias, norm nor gate, for the ra
 
 
 def case(
-    seed: int, method: Method | None = None, rewriting: Rewriting | None = None, blocks: int = 2
+    seed: int,
+    method: Method | None = None,
+    rewriting: Rewriting | None = None,
+    blocks: int = 2,
+    holding: Block | None = None,
 ) -> Case:
     """The case of a seed: draws networks until one fits and the oracle's map is determined.
 
-    Methods and rewritings take turns, so that each has its share of the seeds.
+    Methods and rewritings take turns, so that each has its share of the seeds. holding: a part that
+    the network holds besides.
     """
     rng = np.random.default_rng([seed, 2])
     way = rewriting or REWRITINGS[seed % len(REWRITINGS)]
@@ -83,7 +89,7 @@ def case(
     in_turn = [METHODS[(first + k) % len(METHODS)] for k in range(len(METHODS))]
     rejected = 0
     for attempt in range(DRAWS):
-        net = draw(seed + 1_000_000 * attempt, blocks)
+        net = draw(seed + 1_000_000 * attempt, blocks, holding)
         able = [m for m in ([method] if method else in_turn) if fits(net, m, way)]
         if not able:
             continue
@@ -100,6 +106,11 @@ def case(
 
 def library_method(case: Case) -> Any:
     return lrp.methods.get(case.method.name, fold=case.net.fold, **case.method.options)
+
+
+def plain(case: Case) -> tuple[Callable, np.ndarray]:
+    """The network of a case as a model, and its batch, as somebody has them."""
+    return model(case.net, case.style, case.net.params), laid(case.net, case.style, case.net.x)
 
 
 def rewritten(case: Case) -> tuple[Net, Style]:

@@ -61,7 +61,15 @@ class Net:
         homogeneous = {"relu", "leaky_relu", "prelu"}
         for node in self.nodes:
             own = self.params.get(node.param, {})
-            if "bias" in own or node.kind in ("affine", "norm", "attention", "mul", "where"):
+            if "bias" in own or node.kind in (
+                "affine",
+                "norm",
+                "attention",
+                "mul",
+                "where",
+                "own",
+                "unknown",
+            ):
                 return True
             if node.kind == "act" and node["name"] not in homogeneous:
                 return True

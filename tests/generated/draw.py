@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .blocks import Block
 from .blocks_modern import BLOCKS
 from .description import Net
 from .draft import Draft
@@ -11,15 +12,21 @@ from .draft import Draft
 CLASSES = 3
 
 
-def draw(seed: int, blocks: int = 2) -> Net:
-    """One to `blocks` parts on an image, on tokens or on a vector, and a head. Two examples."""
+def draw(seed: int, blocks: int = 2, holding: Block | None = None) -> Net:
+    """One to `blocks` parts on an image, on tokens or on a vector, and a head. Two examples.
+
+    holding: one more part, at any place among them.
+    """
     d = Draft(seed, fold=bool(np.random.default_rng([seed, 1]).random() < 0.75))
     shape = d.choose((4, 4, 2), (4, 3, 4), (3, 4), (4, 4), (5,), (4,))
     i = d.add("input", shape=shape)
     if d.chance():
         i = d.layer(i, 4)
-    for _ in range(int(d.rng.integers(1, blocks + 1))):
-        i = d.choose(*BLOCKS[len(d.shape(i))])(d, i)
+    number = int(d.rng.integers(1, blocks + 1))
+    place = int(d.rng.integers(number + 1)) if holding else None
+    for k in range(number + 1):
+        i = holding(d, i) if holding and k == place else i
+        i = d.choose(*BLOCKS[len(d.shape(i))])(d, i) if k < number else i
     i = _head(d, i)
     x = d.rng.normal(size=(2, *shape))
     clips = any(node.get("name") in ("clip", "clip_wide", "minimum") for node in d.nodes)

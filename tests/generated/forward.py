@@ -53,6 +53,33 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+# What a function computes, and what its derivative makes of x and a cotangent.
+OWN: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    "reversal": (lambda x: x, lambda x, r: -0.5 * r),
+    "clipped": (lambda x: x, lambda x, r: np.clip(r, -0.1, 0.1)),
+    "binarised": (
+        lambda x: _where_up(x, 1 + 0 * x.real, -1 + 0 * x.real),
+        lambda x, r: np.where(np.abs(x) < 1, r, 0),
+    ),
+    "rounded": (lambda x: np.round(x.real), lambda x, r: r),
+    "other_slope": (np.tanh, lambda x, r: 0.3 * np.cos(x) * r),
+}
+
+
+def _sorted(x: Array) -> Array:
+    return np.take_along_axis(x, x.real.argsort(-1, kind="stable"), -1)
+
+
+# What no rule of LRP covers; the last sums exponentials along the last axis as it goes.
+UNKNOWN: dict[str, Callable[[Array], Array]] = {
+    "sine": np.sin,
+    "exponential": np.exp,
+    "threshold": lambda x: _where_up(x, 1 + 0 * x.real, 0 * x.real),
+    "sorted": _sorted,
+    "log_sum": lambda x: np.log(np.cumsum(np.exp(x), -1)),
+}
+
+
 def windows(node: Node, x: Array) -> Array:
     """The windows of a pool or a convolution, (N, H', W', places, C), padded with zeros."""
     (kh, kw), (sh, sw), pads = node["window"], node["strides"], node["padding"]
@@ -86,6 +113,12 @@ def affine(node: Node, p: dict, x: Array) -> Array:
     """BatchNorm as it is used: (x - mean) / sqrt(var + eps) * scale + shift, by channel."""
     w = p["scale"] / np.sqrt(p["var"] + node["eps"])
     return (x - p["mean"]) * w + p["shift"]
+
+
+def fixed(node: Node, p: dict, x: Array) -> Array:
+    """A matrix that is no parameter, along one axis: colours mixed, tokens, pixels resized."""
+    axis = node["axis"] + 1
+    return np.moveaxis(np.moveaxis(x, axis, -1) @ node["matrix"], -1, axis)
 
 
 def max_pool(node: Node, p: dict, x: Array) -> Array:
@@ -182,6 +215,10 @@ FORWARD: dict[str, Callable[..., Array]] = {
     "affine": affine,
     "factor": lambda node, p, x: x * node["by"],
     "offset": lambda node, p, x: x + node["by"],
+    "fixed": fixed,
+    "spectral": fixed,
+    "own": lambda node, p, x: OWN[node["name"]][0](x),
+    "unknown": lambda node, p, x: UNKNOWN[node["name"]](x),
     "act": lambda node, p, x: ACTIVATIONS[node["name"]](x),
     "max_pool": max_pool,
     "max_over": max_over,

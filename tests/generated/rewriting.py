@@ -153,9 +153,13 @@ TOUCHES: tuple[Callable[[Array], Array], ...] = (
     cond_true,
 )
 
+# Between a product and its BatchNorm these are where one layer ends and another begins, so that the
+# two share relevance one after the other. Of slices, padded, stacked or gathered, no one is all of
+# the value: what is computed from each is its own; that they meet again only their numbers say.
 PIECES = (
-    *(split, split_batch, stacked, reversed_twice, rolled, padded, permuted, where_all, clipped),
-    *(dropout_off, cond_true),
+    *(split, split_batch, stacked, rolled, padded, permuted),
+    clipped,  # an activation: that no value is beyond its bounds is known of the data alone
+    stopped,  # one layer has one derivative, and here it is one above the stop and none below
 )
 
 Pair = tuple[Net, Style]
@@ -186,8 +190,7 @@ class Rewriting:
 def touch(f: Callable, net: Net, style: Style, rng: np.random.Generator) -> Pair:
     """f behind the value of half of the nodes, never of none.
 
-    What hands values on in pieces, or cuts where none is, is not put inside a layer, between a
-    product and its BatchNorm: LRP may see two layers there.
+    Where a layer ends (see `PIECES`) is not put inside of one.
     """
     within = {i for group in groups(net) for i in group.nodes[:-1]} if f in PIECES else set()
     places = [i for i, node in enumerate(net.nodes) if not node.inside and i not in within]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
-EPSILON, GAMMA = 1e-6, 0.25  # the defaults that the table of methods states
+# The defaults that the table of methods states, and that of the paper's composites.
+EPSILON, GAMMA, CMP_EPSILON = 1e-6, 0.25, 1e-10
 
 
 class Undetermined(Exception):
@@ -50,10 +51,10 @@ def z(layer: Layer, x: Array, R: Array, s: float) -> Array:
     return quotient(c, c.sum(1) + layer.b, s).T @ R
 
 
-def epsilon(layer: Layer, x: Array, R: Array, s: float) -> Array:
+def epsilon(layer: Layer, x: Array, R: Array, s: float, *, to: float = EPSILON) -> Array:
     c = layer.W * x
     total = c.sum(1) + layer.b
-    return (c / (total + EPSILON * np.where(total < 0, -1, 1))[:, None]).T @ R
+    return (c / (total + to * np.where(total < 0, -1, 1))[:, None]).T @ R
 
 
 def gamma(layer: Layer, x: Array, R: Array, s: float) -> Array:
@@ -101,6 +102,7 @@ def add_alpha_beta(terms: list[Array], R: Array, s: float, *, alpha: float, beta
 @dataclass(frozen=True)
 class Method:
     """linear: of products with weights and of affine maps. add, sums: of two values, of one.
+    dense: of matrix products, first: of the first layers with parameters, where they have another.
 
     None for the gradient and DeepLIFT, which have no shares. family: "lrp", "gradient", "deeplift",
     or "cuts", of what has a rule of its own at ReLUs and is the gradient elsewhere.
@@ -111,6 +113,8 @@ class Method:
     linear: Callable[..., Array] | None = None
     add: Callable[..., list[Array]] = add_signed
     sums: Callable[..., Array] = z
+    dense: Callable[..., Array] | None = None
+    first: Callable[..., Array] | None = None
     family: str = "lrp"
 
     def __str__(self) -> str:
@@ -130,21 +134,34 @@ def _alpha_beta(alpha: int, beta: int, bias: str) -> Method:
     )
 
 
+_PLUS: dict[str, Any] = {
+    "linear": partial(alpha_beta, alpha=1, beta=0),
+    "add": partial(add_alpha_beta, alpha=1, beta=0),
+    "sums": partial(alpha_beta, alpha=1, beta=0),
+}
+
 METHODS: tuple[Method, ...] = (
     Method("gradient", family="gradient"),
     Method("lrp-z", linear=z),
     Method("lrp-epsilon", linear=epsilon),
     Method("lrp-gamma", linear=gamma),
-    Method(
-        "lrp-zplus",
-        linear=partial(alpha_beta, alpha=1, beta=0),
-        add=partial(add_alpha_beta, alpha=1, beta=0),
-        sums=partial(alpha_beta, alpha=1, beta=0),
-    ),
+    Method("lrp-zplus", **_PLUS),
     *(_alpha_beta(a, b, bias) for a, b in ((1, 0), (2, 1)) for bias in ("none", "signed", "split")),
     Method("lrp-flat", linear=flat),
     Method("lrp-wsquare", linear=wsquare),
     Method("deeplift-rescale", family="deeplift"),
     Method("input-x-gradient", family="gradient"),
     *(Method(name, family="cuts") for name in ("guided-bp", "deconv", "rect-grad")),
+)
+
+# Of these a layer's rule hangs on what it is and where it stands.
+COMPOSITES: tuple[Method, ...] = (
+    Method("epsilon-plus-flat", **_PLUS, dense=epsilon, first=flat),
+    Method("deep-taylor", {"first": "wsquare"}, **_PLUS, first=wsquare),
+    Method(
+        "lrp-cmp-alpha2-beta1",
+        linear=partial(alpha_beta, alpha=2, beta=1),
+        add=partial(add_alpha_beta, alpha=2, beta=1),
+        dense=partial(epsilon, to=CMP_EPSILON),
+    ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax, nn
@@ -71,3 +73,67 @@ def act(s: Speller, p: dict, x: Array) -> Array:
 
 
 SPELLINGS["act"] = act
+
+
+def _by_rule(name: str) -> Callable[[Array], Array]:
+    """A function with a derivative of its own, as `jax.custom_vjp`."""
+
+    def backward(x, r):
+        if name == "reversal":
+            return -0.5 * r
+        if name == "clipped":
+            return jnp.clip(r, -0.1, 0.1)
+        if name == "binarised":
+            return jnp.where(jnp.abs(x) < 1, r, 0)
+        return r if name == "rounded" else 0.3 * jnp.cos(x) * r
+
+    made = jax.custom_vjp(_FORWARD[name])
+    made.defvjp(lambda x: (_FORWARD[name](x), x), lambda x, r: (backward(x, r),))
+    return made
+
+
+_FORWARD = {
+    "reversal": lambda x: x,
+    "clipped": lambda x: x,
+    "binarised": lambda x: jnp.where(x > 0, 1.0, -1.0).astype(x.dtype),
+    "rounded": lambda x: jnp.round(x),
+    "other_slope": lambda x: jnp.tanh(x),
+}
+
+
+@jax.custom_jvp
+def _other_slope(x: Array) -> Array:
+    return jnp.tanh(x)
+
+
+_other_slope.defjvp(lambda x, t: (_other_slope(*x), 0.3 * jnp.cos(x[0]) * t[0]))
+
+
+def _stopped(forward: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The spelling of a straight-through estimator, without a function of its own."""
+    return lambda x: x + lax.stop_gradient(forward(x) - x)
+
+
+OWN_WAYS = {name: (_by_rule(name), jax.vmap(_by_rule(name))) for name in _FORWARD} | {
+    "rounded": (_by_rule("rounded"), _stopped(jnp.round)),
+    "other_slope": (_by_rule("other_slope"), _other_slope, jax.vmap(_other_slope)),
+}
+
+
+def own(s: Speller, p: dict, x: Array) -> Array:
+    return s.one_of(*OWN_WAYS[s.node["name"]])(x)
+
+
+def unknown(s: Speller, p: dict, x: Array) -> Array:
+    axis = s.axis(-1, x.ndim - 1)
+    return {
+        "sine": jnp.sin,
+        "exponential": jnp.exp,
+        "threshold": lambda x: (x > 0).astype(x.dtype),
+        "sorted": lambda x: jnp.sort(x, axis),
+        "log_sum": lambda x: lax.cumlogsumexp(x, axis),
+    }[s.node["name"]](x)
+
+
+SPELLINGS["own"] = own
+SPELLINGS["unknown"] = unknown

@@ -98,5 +98,29 @@ def weights(s: Speller, q: Array, k: Array, scale: float) -> Array:
     return a
 
 
+def fixed(s: Speller, p: dict, x: Array) -> Array:
+    """A matrix of numpy, which no module holds: what is no parameter."""
+    axis, matrix = s.axis(s.node["axis"], rank(x)), s.node["matrix"]
+    along = lambda: jnp.moveaxis(jnp.moveaxis(x, axis, -1) @ matrix, -1, axis)
+    contracted = lambda: jnp.moveaxis(jnp.tensordot(x, matrix, (axis, 0)), -1, axis)
+    if not s.node.get("resized"):
+        return s.one_of(along, contracted)()
+    shape = (*x.shape[:axis], matrix.shape[1], *x.shape[axis + 1 :])
+    return s.one_of(along, lambda: jax.image.resize(x, shape, "linear"))()
+
+
+def spectral(s: Speller, p: dict, x: Array) -> Array:
+    axis = s.axis(s.node["axis"], rank(x))
+    x, mask = jnp.moveaxis(x, axis, -1), s.node["mask"]
+    half = mask[: mask.size // 2 + 1]
+    y = s.one_of(
+        lambda: jnp.fft.ifft(jnp.fft.fft(x) * mask).real,
+        lambda: jnp.fft.irfft(jnp.fft.rfft(x) * half, mask.size),
+    )()
+    return jnp.moveaxis(y, -1, axis)
+
+
+SPELLINGS["fixed"] = fixed
+SPELLINGS["spectral"] = spectral
 SPELLINGS["norm"] = norm
 SPELLINGS["attention"] = attention

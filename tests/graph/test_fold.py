@@ -262,6 +262,11 @@ FOLDED = {
     "negated": (lambda x: B - conv(-x), IMAGE),
     "temperature": (lambda x: (x @ W + B) / 0.1, VECTOR),
     "bias varies over space": (lambda x: conv(x) + IMAGE[:1, :, :, :1], IMAGE),
+    "a mask of one number": (lambda x: norm(jnp.where(True, conv(x), 0.0)), IMAGE),
+    "a mask of ones": (
+        lambda x: norm(lax.select(jnp.ones((2, 4), bool), x @ W, jnp.zeros((2, 4)))),
+        VECTOR,
+    ),
     "bias in two steps": (lambda x: 2 * (x @ W + B) + B, VECTOR),
 }
 
