@@ -70,6 +70,7 @@ def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:
     if core is None:
         return _standing_alone(program, chain)
     fitting = len(chain) if fold or _is_sum(core) else _bias_only(context, chain)
+    fitting = min(fitting, _negates_a_term(context, chain))
     allowed = _output_features(program, core)
     for k, eqn in enumerate(chain[:fitting]):
         if _is_factor(eqn) and not _pulled(context, chain[:k], eqn) <= allowed:
@@ -81,6 +82,32 @@ def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:
     pre = _before(context, core, active) if fold and not _is_sum(core) else []
     root = program.active_inputs(pre[0])[0] if pre else active
     return Affine(core, tuple(pre), tuple(chain), root)
+
+
+def _negates_a_term(context: Context, chain: list[Eqn]) -> int:
+    """Where the negation stands that ends the run and makes a difference of an addition: a + (-b)
+    is a - b, and what b is made of is no other for it. Elsewhere it is a layer's own sign."""
+    program, last = context.program, len(chain)
+    while last and not is_step(chain[last - 1]):
+        last -= 1
+    if not last or not _is_negation(context, chain[last - 1]):
+        return len(chain)
+    value = chain[-1].outputs[0]
+    while len(readers := program.readers[value]) == program.consumers[value] == 1:
+        (eqn,) = readers
+        if primitives.of(eqn.name).is_addition and len(program.active_inputs(eqn)) == 2:
+            return last - 1
+        if not (_is_bijective(program, eqn) or _is_factor(eqn)):
+            break
+        (value,) = eqn.outputs
+    return len(chain)
+
+
+def _is_negation(context: Context, eqn: Eqn) -> bool:
+    if eqn.name == "neg":
+        return True
+    factors = [context.uniform.get(v) for v in eqn.inputs]
+    return _is_factor(eqn) and any(f is not None and f == -1 for f in factors)
 
 
 def _is_step(program: Program, eqn: Eqn) -> bool:

@@ -8,7 +8,7 @@ numbers in it are those of the model, rounded as the model has rounded them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -73,7 +73,25 @@ def piece_of(
         steps.append(step)
         cancelled = _cancelled(step, dict(enumerate(steps, len(given))))
         result = place[out] = place[out] if cancelled is None else cancelled
-    return Piece(tuple(steps), result, np.dtype(dtype).name)
+    return _without_unused(Piece(tuple(steps), result, np.dtype(dtype).name), len(given))
+
+
+def _without_unused(piece: Piece, given: int) -> Piece:
+    """The steps that the result is computed from. What was cancelled is rounding alone near 0, and
+    changes its sign there over and over."""
+    needed, waiting = set[Operand](), [piece.result]
+    while waiting:
+        v = waiting.pop()
+        if isinstance(v, int) and v >= given and v not in needed:
+            needed.add(v)
+            waiting.extend(piece.steps[v - given].operands)
+    new: dict[Operand, Operand] = {v: v for v in range(given)}
+    steps = []
+    for v, step in enumerate(piece.steps, given):
+        if v in needed:
+            steps.append(replace(step, operands=tuple(new.get(o, o) for o in step.operands)))
+            new[v] = given + len(steps) - 1
+    return replace(piece, steps=tuple(steps), result=new.get(piece.result, piece.result))
 
 
 def _cancelled(step: Step, made: Mapping[Operand, Step]) -> Operand | None:

@@ -122,12 +122,18 @@ class Program:
         return {out: i for i, eqn in enumerate(self.eqns) for out in eqn.outputs}
 
     @cached_property
+    def readers(self) -> dict[int, list[Eqn]]:
+        """The equations that read each value, those that read it twice twice."""
+        found: dict[int, list[Eqn]] = {v: [] for v in range(len(self.avals))}
+        for eqn in self.eqns:
+            for value in eqn.inputs:
+                found[value].append(eqn)
+        return found
+
+    @cached_property
     def consumers(self) -> dict[int, int]:
         """How often each value is read; an output of the program counts as read."""
-        count = dict.fromkeys(range(len(self.avals)), 0)
-        for value in [v for eqn in self.eqns for v in eqn.inputs] + self.outputs:
-            count[value] += 1
-        return count
+        return {v: len(read) + self.outputs.count(v) for v, read in self.readers.items()}
 
     @cached_property
     def active(self) -> set[int]:

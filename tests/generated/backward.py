@@ -178,6 +178,8 @@ def _cut(net: Net, group: Group, method: Method, x: Array, R: Array) -> Array:
     f = _function(net, group)
     slope, y, x = jacobian(f, [x], 0).diagonal(), f(x).ravel(), x.ravel()
     if net.nodes[group.last]["name"] not in CUTS:
+        if (R[x == 0] != 0).any():  # where each spelling has a derivative of its own
+            raise Undetermined
         return slope * R
     if method.name == "rect-grad":
         score = np.sort(y * R)
@@ -222,6 +224,8 @@ def everywhere(
     first = first_of(net, layers)
     for group in reversed(layers):
         xs, r = [values[i] for i in group.reads], found[group.last]
+        if net.nodes[group.last].kind in ("max_pool", "max_over"):
+            _check_maxima(_function(net, group), xs, r)
         if method.family == "lrp":
             pulled = _lrp(net, group, method, xs, r, s, first)
         elif method.family == "deeplift":
@@ -237,6 +241,21 @@ def everywhere(
             if part is not None:
                 found[i] = found[i] + part
     return found
+
+
+NEAR_TIE = 1e-12  # relative to the largest value
+
+
+def _check_maxima(f: Callable, xs: list[Array], r: Array) -> None:
+    """Undetermined where two are the largest but for rounding and relevance arrives: each library's
+    rounding then says which of them it is, and each spelling of a maximum who gets how much."""
+    (x,) = xs
+    tied = np.zeros(r.size, bool)
+    slope = NEAR_TIE * np.abs(x).max() * np.linspace(0, 1, x.size).reshape(x.shape)
+    for moved in (x + slope, x - slope):
+        tied |= (jacobian(f, xs, 0) != jacobian(f, [moved], 0)).any(1)
+    if (r[tied] != 0).any():
+        raise Undetermined
 
 
 SENSITIVE = 1e-7  # a stabiliser a hundred times the library's

@@ -57,6 +57,7 @@ def fits(net: Net, method: Method, rewriting: Rewriting) -> bool:
     derivative = method.family not in ("gradient", "cuts") or rewriting.derivative
     able = method.family not in net.refused and derivative
     if method.family == "cuts":
+        able = able and rewriting.cuts
         acts = {node["name"] for node in net.nodes if node.kind == "act"}
         able = able and bool(acts & {"relu"}) and not acts & UNCLEAR
         if method.name == "rect-grad":
@@ -140,10 +141,10 @@ def maps(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def error(found: Any, wanted: Any) -> float:
-    """The largest difference, relative to the largest entry; of NaN infinite."""
+    """The largest difference, relative to the largest entry if there is any; of NaN infinite."""
     wanted = np.asarray(wanted)
     worst = np.abs(np.asarray(found) - wanted).max()
-    return float(worst / np.abs(wanted).max()) if np.isfinite(worst) else np.inf
+    return float(worst / (np.abs(wanted).max() or 1)) if np.isfinite(worst) else np.inf
 
 
 def failures(case: Case) -> Iterator[str]:

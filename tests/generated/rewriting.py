@@ -169,6 +169,7 @@ Pair = tuple[Net, Style]
 class Rewriting:
     """applies: whether there is anything to rewrite. make: the other spelling of the pair.
     derivative: whether it keeps the derivative too, which is what the gradient family asks for.
+    cuts: whether it keeps what cuts.
 
     factor: the input is multiplied by it. alone: the first example is asked alone. dtype: of the
     input. The maps must then be equal to `tolerance`, relative to the largest entry.
@@ -178,6 +179,7 @@ class Rewriting:
     make: Callable[[Net, Style, np.random.Generator], Pair]
     applies: Callable[[Net], bool] = lambda net: True
     derivative: bool = True
+    cuts: bool = True
     factor: float = 1.0
     alone: bool = False
     dtype: str = "float64"
@@ -269,6 +271,10 @@ def widened(net: Net, style: Style, rng: np.random.Generator) -> Pair:
     return net, replace(style, touches={0: lambda x: x.astype(jnp.float64)})
 
 
+def _multiplies_nothing(net: Net) -> bool:
+    return not any(node.kind == "mul" for node in net.nodes)
+
+
 def _activated(net: Net) -> bool:
     return any(node.kind == "act" for node in net.nodes)
 
@@ -278,10 +284,13 @@ def _images(net: Net) -> bool:
 
 
 REWRITINGS: tuple[Rewriting, ...] = (
-    *(Rewriting(f.__name__, partial(touch, f)) for f in TOUCHES),
+    *(Rewriting(f.__name__, partial(touch, f)) for f in TOUCHES if f is not clipped),
+    # A clip cuts, for Guided BP and its kin, and is an activation, for what weighs in a product.
+    Rewriting("clipped", partial(touch, clipped), _multiplies_nothing, cuts=False),
     Rewriting("stopped", partial(touch, stopped), derivative=False),
     Rewriting("straight through", partial(styled, straight=True), _activated, derivative=False),
-    Rewriting("another spelling", respelled),
+    # Where a LayerNorm is spelled as a sum of two, it shares out by two denominators more.
+    Rewriting("another spelling", respelled, tolerance=1e-7),
     *(Rewriting(w, partial(styled, outer=w)) for w in ("jit", "checkpoint", "vmap", "closure")),
     Rewriting("everything wrapped", partial(styled, wrapped=1.0)),
     Rewriting("nothing wrapped", partial(styled, wrapped=0.0)),

@@ -165,7 +165,8 @@ def mean(s: Speller, p: dict, x: Array) -> Array:
         lambda: jnp.mean(x, axes),
         lambda: x.sum(axes) / count,
         lambda: x.mean(axes, keepdims=True).squeeze(axes),
-        lambda: jnp.sum(x * (1 / count), axes),
+        # Not the factor first: it would scale the layer in front, and epsilon is absolute there.
+        lambda: jnp.sum(x, axes) * (1 / count),
     )()
 
 

@@ -123,6 +123,7 @@ SPELLINGS = {  # name: spellings
         lambda x: jnp.sinh(x) / jnp.cosh(x),
         lambda x: (exp(2 * x) - 1) / (exp(2 * x) + 1),
         lambda x: x + straight(jnp.tanh(x) - x),
+        lambda x: x + straight((2 * sigmoid(2 * x) - 1) - x),
         lambda x: straight(jnp.tanh(x) - x) + x,
         lambda x: jnp.tanh(x) + (x - straight(x)),
         lambda x: x - straight(x - jnp.tanh(x)),

@@ -116,6 +116,44 @@ def test_the_straight_through_spelling_of_what_has_no_rule_is_refused():
         ones(straight_through(jnp.round), X, "lrp-z")
 
 
+MIX = np.random.default_rng(5).normal(size=(4, 4))
+CENTRED = {  # one difference, spelled twice
+    "a product": (
+        lambda h: h - h @ MIX,
+        lambda h: h + (-(h @ MIX)),
+        lambda h: h + (h @ MIX) * -1.0,
+        lambda h: (-(h @ MIX)) + h,
+        lambda h: h + (-(h @ MIX)).reshape(2, 2, 2).reshape(2, 4),
+    ),
+    "a mean": (
+        lambda h: h - h.mean(1, keepdims=True),
+        lambda h: h + (-h.mean(1, keepdims=True)),
+        lambda h: (-h.mean(1, keepdims=True)) + h,
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["lrp-zplus", "lrp-alpha2-beta1", "lrp-gamma"])
+@pytest.mark.parametrize("spellings", CENTRED.values(), ids=CENTRED)
+def test_the_sum_with_what_is_negated_is_the_difference(spellings, method):
+    x = np.random.default_rng(6).normal(size=(2, 4))
+    maps = [
+        lrp.attribute(lambda x, f=f: f(jnp.tanh(x)) @ MIX, x, method, target=0) for f in spellings
+    ]
+    for other in maps[1:]:
+        np.testing.assert_allclose(other, maps[0], rtol=1e-12, atol=1e-14)
+
+
+def test_a_negated_layer_is_one_with_negative_weights():
+    """relu(-(W x)) is relu((-W) x): what makes it active has the relevance."""
+    x = np.random.default_rng(6).normal(size=(2, 4))
+    one, other = (
+        lrp.attribute(lambda x, f=f: jax.nn.relu(f(x)) @ MIX, x, "lrp-zplus", target=0)
+        for f in (lambda x: -(x @ MIX), lambda x: x @ -MIX)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
 def test_a_mask_of_infinity_is_no_bad_weight():
     hidden = jnp.where(jnp.tril(jnp.ones((3, 3), bool)), 0.0, -jnp.inf)
 
