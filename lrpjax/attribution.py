@@ -14,7 +14,7 @@ import numpy as np
 from . import checks
 from .claims import read_as, tested
 from .explain import read_for, read_for_target
-from .ledger import explain, substituted_sums, warn_of_what_was_lost
+from .ledger import contributed, explain, substituted_sums, warn_of_what_was_lost
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
 from .propagate import is_vjp, piece
@@ -118,7 +118,10 @@ _NOTICED = 0.01  # of the relevance that arrives at a layer: less is not worth a
 def _warn_of_losses(reading: Reading, method: Method, target: Any) -> None:
     """Warns where the gradient stands in for a rule and does not conserve relevance."""
     graph = reading.graph
-    if method.baseline is not None or not any(map(method.is_substituted, graph.layers)):
+    if not any(map(method.is_substituted, graph.layers)):
+        return
+    if method.baseline is not None:
+        _warn_of_incompleteness(reading, method, target)
         return
     sums = substituted_sums(graph, method, reading.consts, reading.leaves, target)
     shares = {}
@@ -138,6 +141,20 @@ def _warn_of_losses(reading: Reading, method: Method, target: Any) -> None:
         f"With unknown='gradient' {method.name} does not conserve relevance: {told} what arrives "
         "there. Register rules for them (lrpjax.rules.register), or take the plain gradient.",
         stacklevel=3,
+    )
+
+
+def _warn_of_incompleteness(reading: Reading, method: Method, target: Any) -> None:
+    found = contributed(reading.graph, method, reading.consts, reading.leaves, target)
+    total, rise = (np.asarray(part, np.float64) for part in found)
+    if (np.abs(total - rise) <= _NOTICED * np.abs(rise)).all():
+        return
+    worst = int(np.abs(total - rise).argmax())
+    warnings.warn(
+        f"With unknown='gradient' the contributions of {method.name} do not add up to f(x) - "
+        f"f(baseline): to {total[worst]:.3g} in place of {rise[worst]:.3g} at image {worst}. Take "
+        "integrated gradients, which are complete for every function.",
+        stacklevel=4,
     )
 
 

@@ -44,7 +44,7 @@ _WORDS = {
     "bias": "ends in biases",
     "stabiliser": "ends in stabilisers",
     "constants": "ends in constants of the model (tokens, position embeddings, fills)",
-    "lost": "finds no contribution to go to",
+    "lost": "finds no contribution to go to, or a rule that does not conserve it",
 }
 
 
@@ -143,6 +143,21 @@ def substituted_sums(
     return {a.name: tuple(book.entries[a.place][0, :2]) for a in layers}
 
 
+@partial(jax.jit, static_argnums=0)
+def contributed(
+    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], target: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Of each image (N,) what its contributions add up to, and what its logit is more than that
+    of the method's baselines, on average."""
+    logits, maps = explained(graph, method, consts, leaves, target)
+    rows = rows_of(method.baseline, list(leaves))
+    output, seed = graph.program.outputs[0], one_hot(target, logits)
+    of = lambda values: environment(graph, consts, values)[output]
+    starts = jax.lax.map(lambda x0: ((logits - of(x0)) * seed).sum(-1), rows).mean(0)
+    book = Book(graph, len(logits))
+    return book.of_images(graph.program.inputs, maps, jnp.asarray), starts
+
+
 @dataclass(frozen=True)
 class Ledger:
     """rows: of each layer its quantities summed over the batch, their residual and whether that
@@ -165,7 +180,8 @@ def measured(reading: Reading, method: Method, target: Any) -> Ledger:
         for entry, conserves in zip(book, conserving, strict=True)
     ]
     each = np.asarray(found[0], np.float64)[:, 1], np.asarray(found[1], np.float64)
-    ended = shares(book[:, 1, :, None], at_input[None]) if any(conserving) else {}
+    sizes = with_unaccounted(graph, method, book[:, 1, :, None])
+    ended = shares(sizes, at_input[None]) if any(conserving) else {}
     return Ledger(
         rows,
         {name: float(part[0]) for name, part in ended.items()},
@@ -226,6 +242,21 @@ def shares(book: np.ndarray, at_input: np.ndarray) -> dict[str, np.ndarray]:
     return {name: part / np.where(total == 0, 1, total) for name, part in ended.items()}
 
 
+def with_unaccounted(graph: Graph, method: Method, book: np.ndarray) -> np.ndarray:
+    """The book in which a layer whose rule does not conserve, among others that do, has lost what
+    it took in more than it sent on: a softmax between two layers, by its Taylor expansion."""
+    rules = [method.rule_for(layer) for layer in graph.layers]
+    accounts = [rule is not None and rule.account is not None for rule in rules]
+    if method.derivative or not any(accounts):
+        return book
+    silent = np.array([rule is not None for rule in rules]) & ~np.array(accounts)
+    shrunk = np.maximum(book[:, 0] - book[:, 1], 0) * silent[:, None]
+    place = QUANTITIES.index("lost")
+    return np.concatenate(
+        [book[:, :place], (book[:, place] + shrunk)[:, None], book[:, place + 1 :]], axis=1
+    )
+
+
 def growth(graph: Graph, book: np.ndarray, at_input: np.ndarray) -> np.ndarray:
     """sum |R| of each image's input, by that of its output."""
     output = graph.program.outputs[0]
@@ -241,6 +272,7 @@ def warn_of_what_was_lost(
     book, at_input = (np.asarray(part, np.float64) for part in jax.device_get(told))
     if not book.size:
         return
+    book = with_unaccounted(graph, method, book)
     found = [
         _of_absolute_stabilisers(graph, method, book),
         _of_ends(graph, book, at_input),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from . import primitives
@@ -69,11 +70,16 @@ class Makers:
         return Product(None, "half")
 
     def is_mask(self, value: int) -> bool:
-        """Whether it is truth values as numbers: what is shown and what is hidden."""
+        """Whether it is truth values as numbers: what is shown and what is hidden. Whole numbers
+        beside an input that is none (tokens' masks beside their embeddings) are such too; where
+        all of the input is whole, as an image of bytes, it is the signal."""
         maker = self._maker.get(value)
         if maker is None or maker.kind not in _IN_PLACE:
             return False
-        truth = lambda v: self._program.avals[v].dtype == np.dtype(bool)
+        dtype = lambda v: self._program.avals[v].dtype
+        signal = any(jnp.issubdtype(dtype(v), jnp.inexact) for v in self._program.inputs)
+        hides = (np.bool_, np.integer) if signal else (np.bool_,)
+        truth = lambda v: any(np.issubdtype(dtype(v), kind) for kind in hides)
         inner = [v for eqn in maker.eqns for v in eqn.inputs if v in self._program.active]
         return any(map(truth, inner)) or all(map(self.is_mask, maker.inputs))
 

@@ -348,3 +348,14 @@ def test_what_is_told_costs_no_product(method):
         lrp.ledger.explain.lower(*arguments, told=told).compile().as_text().count(" dot(")
     )
     assert count(True) == count(False) > 0
+
+
+def test_what_a_softmax_between_two_layers_loses_is_told():
+    """Its Taylor expansion hands on less the more one entry has: almost nothing of a sure one."""
+    w, v = np.random.default_rng(0).normal(size=(4, 5)), np.ones((5, 2))
+    model = lambda x: jax.nn.softmax(x @ w) @ v
+    with pytest.warns(UserWarning, match="a rule that does not conserve it, most of it at the lay"):
+        lrp.attribute(model, 300 * np.ones((1, 4)), "lrp-epsilon", target=0)
+    found = lrp.plan(model, np.ones((1, 4)), "lrp-epsilon").check(np.ones((1, 4)), target=0).shares
+    assert sum(found.values()) == pytest.approx(1, rel=1e-9)
+    assert found["lost"] > 0

@@ -195,6 +195,26 @@ def test_what_is_made_of_gates_weighs_as_they_do(weight):
     np.testing.assert_array_equal(to_b, 0)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_a_mask_that_is_an_input_weighs_whatever_its_numbers(dtype):
+    x = {"a": A, "m": jnp.asarray([[1, 0, 1, 1], [0, 1, 1, 0]], dtype)}
+    out, pull = lrp.vjp(lambda x: (jax.nn.relu(x["a"] @ W) * x["m"]) @ W, x, "lrp-z")
+    found = pull(out)
+    np.testing.assert_allclose(np.sum(found["a"], -1), np.sum(out, -1), rtol=1e-6)
+    np.testing.assert_array_equal(found["m"], 0)
+
+
+def test_an_image_of_bytes_is_the_signal_that_a_gate_weighs():
+    image = jnp.asarray([[10, 200, 30, 4]], "uint8")
+
+    def model(x):
+        x = x.astype("float64") / 255
+        return (x * jax.nn.sigmoid(x.mean(1, keepdims=True))) @ W
+
+    out, pull = lrp.vjp(model, image, "lrp-z")
+    np.testing.assert_allclose(np.sum(pull(out)), np.sum(out), rtol=1e-6)
+
+
 def test_attention_to_attention_is_attention():
     """(A A) v: relevance goes to what is attended to, all of it."""
     attend = lambda x: jax.nn.softmax(x[0] @ x[0].swapaxes(1, 2))

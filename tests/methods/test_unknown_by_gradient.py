@@ -98,3 +98,21 @@ def test_where_it_conserves_nothing_is_said():
         warnings.simplefilter("error")
         found = np.asarray(explain(sorted_, "lrp-z", unknown="gradient"))
     np.testing.assert_allclose(found.sum(1), sorted_(P, X)[:, 0], rtol=1e-6)
+
+
+def test_where_deeplift_is_not_complete_it_is_told():
+    """x^2 by its gradient at x, from 0: 2 x^2, twice what it rises."""
+    rng = np.random.default_rng(0)
+    w, v = rng.normal(size=(4, 3)), rng.normal(size=(3, 2))
+    x = rng.normal(size=(2, 4))
+    method = lrp.methods.get("deeplift-rescale", unknown="gradient")
+    with pytest.warns(UserWarning, match=r"do not add up to f\(x\) - f\(baseline\)"):
+        found = lrp.attribute(lambda x: jnp.square(x @ w) @ v, x, method, target=0)
+    np.testing.assert_allclose(found.sum(1), 2 * (np.square(x @ w) @ v)[:, 0], rtol=1e-6)
+
+
+def test_where_deeplift_is_complete_nothing_is_said(recwarn):
+    """Below 0 |x| is -x, as far as its gradient goes."""
+    method = lrp.methods.get("deeplift-rescale", unknown="gradient")
+    lrp.attribute(lambda x: jnp.abs(x) @ np.ones((3, 2)), -np.ones((2, 3)), method, target=0)
+    assert not [w for w in recwarn if "add up" in str(w.message)]
