@@ -93,11 +93,20 @@ def constants_behind(program: Program, values: Iterable[int]) -> set[int]:
 
 
 def _add(known: Known, value: int) -> Layer | None:
+    """a + (-b) is a - b: the sign is the sum's, and no part of what makes b."""
     eqn, active = _maker(known, value)
     if not primitives.of(eqn.name).is_addition or len(active) != 2 or not _are_real(known, eqn):
         return None
-    signs = (1, -1) if eqn.name == "sub" else (1, 1)
-    return Layer("add", (eqn,), active, eqn.outputs, signs)
+    program, signs, inputs = known.program, [1, -1 if eqn.name == "sub" else 1], list(active)
+    eqns = [eqn]
+    for k in range(2):
+        while program.consumers[inputs[k]] == 1 and (made := program.producer.get(inputs[k])):
+            if made.name != "neg":
+                break
+            (inputs[k],), signs[k] = made.inputs, -signs[k]
+            eqns.append(made)
+    in_order = tuple(sorted(eqns, key=lambda made: program.order[made.outputs[0]]))
+    return Layer("add", in_order, tuple(inputs), eqn.outputs, tuple(signs))
 
 
 def _max_pool(known: Known, value: int) -> Layer | None:

@@ -135,3 +135,22 @@ def test_an_infinite_weight_is_refused():
     bad = W.at[0, 0].set(jnp.inf)
     with pytest.raises(ValueError, match="NaN or infinity in the weights bad"):
         lrp.attribute(lambda x: x @ bad, X, "lrp-z", target=0)
+
+
+DIFFERENCES = {
+    "a plus minus b": lambda h: h + (-(h @ W)),
+    "minus b plus a": lambda h: -(h @ W) + h,
+    "a minus what is negated twice": lambda h: h - jnp.negative(-(h @ W)),
+}
+
+
+@pytest.mark.parametrize("method", ["lrp-z", "lrp-gamma", "lrp-zplus", "lrp-alpha2-beta1"])
+@pytest.mark.parametrize("spelling", DIFFERENCES)
+def test_a_difference_has_one_map_however_it_is_spelled(spelling, method):
+    """The sign is the sum's: what makes b shares by its own positive contributions in each."""
+    x = jnp.asarray(X - 0.7)
+    plain, spelled = (
+        ones(lambda x, f=f: f(jnp.tanh(x)) @ V, x, method)
+        for f in (lambda h: h - h @ W, DIFFERENCES[spelling])
+    )
+    np.testing.assert_allclose(spelled, plain, rtol=0, atol=1e-12 * np.abs(plain).max())
