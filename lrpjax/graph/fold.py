@@ -85,18 +85,21 @@ def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:
 
 
 def _negates_a_term(context: Context, chain: list[Eqn]) -> int:
-    """Where the negation stands that ends the run and makes a difference of an addition: a + (-b)
-    is a - b, and what b is made of is no other for it. Elsewhere it is a layer's own sign."""
-    program, last = context.program, len(chain)
-    while last and not is_step(chain[last - 1]):
-        last -= 1
-    if not last or not _is_negation(context, chain[last - 1]):
-        return len(chain)
+    """Where the negations stand that end the run and make a difference of an addition: a + (-b)
+    is a - b, and what b is made of is no other for it. Elsewhere they are a layer's own sign."""
+    program, first = context.program, len(chain)
+    for k in reversed(range(len(chain))):
+        if _is_negation(context, chain[k]):
+            first = k
+        elif is_step(chain[k]):
+            break
+    if first == len(chain):
+        return first
     value = chain[-1].outputs[0]
     while len(readers := program.readers[value]) == program.consumers[value] == 1:
         (eqn,) = readers
         if primitives.of(eqn.name).is_addition and len(program.active_inputs(eqn)) == 2:
-            return last - 1
+            return first
         if not (_is_bijective(program, eqn) or _is_factor(eqn)):
             break
         (value,) = eqn.outputs

@@ -96,8 +96,9 @@ def one_channel(d: Draft, i: int) -> int:
 
 
 def tied(d: Draft, i: int) -> int:
-    """A kernel that is used as it is, and above that again: an embedding tied to the output."""
-    c = d.shape(i)[-1]
-    first = d.layer(d.dense(i, c))
-    param = next(n.param for n in reversed(d.nodes) if n.kind == "dense" and n.shape[-1] == c)
-    return d.act(d.add("dense", first, param=param), *ACTS)
+    """A kernel that is used below a layer and above it, as an embedding tied to the output is. The
+    layer between may have the name that the second use would be given."""
+    first = d.act(d.dense(i, d.shape(i)[-1]), *ACTS)
+    param = d.nodes[first - 1].param
+    d.expect(f"{param}_2")
+    return d.act(d.add("dense", d.layer(first), param=param), *ACTS)

@@ -26,7 +26,8 @@ class Style:
     in a jit, a checkpoint, a vmap or a named scope of its own. touches: by node, what is done to
     its value besides, the identity. scanned: loops as scans. outer: around the whole, as it is
     called: "partial", "closure", "jit", "checkpoint", "vmap". straight: an activation g as
-    h + stop_gradient(g(h) - h), the spelling of a straight-through estimator.
+    h + stop_gradient(g(h) - h), the spelling of a straight-through estimator. rows: dense layers
+    see the tokens of all examples as rows of one matrix.
     """
 
     seed: int
@@ -36,6 +37,7 @@ class Style:
     scanned: bool = False
     outer: str = "partial"
     straight: bool = False
+    rows: bool = False
 
 
 def _jitted(f: Callable) -> Callable:
@@ -63,7 +65,7 @@ def apply_node(net: Net, i: int, style: Style, p: dict, values: list[Array]) -> 
 
     def f(p, *values):
         # Drawn anew at each trace, so that a second trace spells the same.
-        s = Speller(node, np.random.default_rng([style.seed, i, 1]), style.nchw)
+        s = Speller(node, np.random.default_rng([style.seed, i, 1]), style.nchw, style.rows)
         y = SPELLINGS[node.kind](s, p, *values)
         if style.straight and node.kind == "act":
             return values[0] + jax.lax.stop_gradient(y - values[0])

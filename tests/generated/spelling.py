@@ -28,6 +28,7 @@ class Speller:
     node: Node
     rng: np.random.Generator
     nchw: bool
+    rows: bool = False
 
     def one_of(self, *options: Any) -> Any:
         return options[int(self.rng.integers(len(options)))]
@@ -56,7 +57,9 @@ def rank(x: Array) -> int:
 
 def dense(s: Speller, p: dict, x: Array) -> Array:
     w = p["kernel"]
-    if s.nchw and rank(x) == 3:
+    if s.rows and rank(x) > 1:
+        out = (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[1])
+    elif s.nchw and rank(x) == 3:
         out = jnp.einsum("nchw,cd->ndhw", x, w)
     else:
         out = s.one_of(

@@ -11,6 +11,7 @@ import lrpjax as lrp
 
 from .backward import everywhere, groups
 from .blocks import shared
+from .blocks_special import tied
 from .check import QUICK, SUMS, TOLERANCE, case, library_method
 from .program import laid, model
 from .rewriting import REWRITINGS
@@ -35,11 +36,13 @@ def named_layers(net):
 @pytest.mark.parametrize("seed", range(12))
 def test_relevance_at_layers_is_the_oracles(seed):
     """Names meet: a parameter used again would be numbered as another one is called."""
-    drawn = case(seed, TURNS[seed % len(TURNS)], REWRITINGS[0], holding=shared)
+    drawn = case(
+        seed, TURNS[seed % len(TURNS)], REWRITINGS[0], holding=tied if seed % 2 else shared
+    )
     net, method, style = (
         drawn.net,
         library_method(drawn),
-        replace(drawn.style, outer="jit", wrapped=0),
+        replace(drawn.style, outer="jit", wrapped=0, nchw=False),
     )
     layers = named_layers(net)
     start = min(layers, key=lambda name: layers[name] if layers[name] > 2 else 10**6)

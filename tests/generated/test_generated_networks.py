@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from . import backward
+from .blocks import constants
 from .check import case, failures
 from .draw import draw
 from .rewriting import REWRITINGS
@@ -25,6 +26,24 @@ def test_maps_are_the_oracles_and_no_rewriting_changes_them(first):
         if wrong := list(failures(drawn)):
             found[seed] = f"{drawn.method}, {drawn.rewriting}: {'; '.join(wrong)}"
     assert not found
+
+
+# Pairs, and parts of networks, that the seeds above have not drawn, or once.
+BY_NAME = {str(m): m for m in METHODS}
+RARE = [
+    ("deeplift-rescale", "input times 1e-06", None),
+    ("deeplift-rescale", "input times 1e-30", None),
+    *[("lrp-zplus", "another spelling", constants)] * 3,
+    *[("lrp-alpha2-beta1", "another spelling", constants)] * 3,
+]
+
+
+@pytest.mark.parametrize("number", range(len(RARE)))
+def test_what_is_rarely_drawn(number):
+    method, rewriting, part = RARE[number]
+    way = next(r for r in REWRITINGS if r.name == rewriting)
+    drawn = case(10_000 + number, BY_NAME[method], way, holding=part)
+    assert not list(failures(drawn))
 
 
 def test_few_draws_are_rejected_and_all_methods_and_rewritings_are_drawn():

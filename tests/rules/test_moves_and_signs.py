@@ -123,6 +123,7 @@ CENTRED = {  # one difference, spelled twice
         lambda h: h + (-(h @ MIX)),
         lambda h: h + (h @ MIX) * -1.0,
         lambda h: (-(h @ MIX)) + h,
+        lambda h: h - jnp.negative(-(h @ MIX)),
         lambda h: h + (-(h @ MIX)).reshape(2, 2, 2).reshape(2, 4),
     ),
     "a mean": (
