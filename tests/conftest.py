@@ -11,13 +11,19 @@ from pathlib import Path
 
 import jax
 import pytest
+from threadpoolctl import threadpool_limits
 
 jax.config.update("jax_enable_x64", True)
 os.environ["KERAS_BACKEND"] = "jax"
+# The threads of numpy's linear algebra wait for each other at full speed: where the workers already
+# take every core, a decomposition takes three times the processor time on two threads.
+threadpool_limits(1)
+os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 if jax.__version_info__ < (0, 11, 1):  # later ones end the process at a flag that they do not know
-    # XLA's older code for loops compiles in half the time. Read when JAX first computes something.
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = flags
+    # XLA's older code for loops compiles in half the time, and a small program in one part in less
+    # than in 32. Read when JAX first computes something.
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
 
 def pytest_configure(config):
@@ -60,36 +66,65 @@ def command_line(monkeypatch, capsys):
     return call
 
 
-@pytest.fixture(scope="module")
-def quick_compile():
-    """For modules of many tiny programs: XLA compiles them three times as fast, unoptimised."""
-    option = "jax_disable_most_optimizations"
-    before = jax.config.values[option]
-    jax.config.update(option, True)
-    yield
-    jax.config.update(option, before)
+class Compiled:
+    """What JAX has compiled in this process. It is kept from module to module, since most tests
+    begin with the same small programs, until it takes too much."""
+
+    MEMORY = 9 * 10**8  # bytes of the process, with what the tests themselves hold
+    GROWTH = 1 << 28  # bytes, below which there is little to win
+    MAPS = 20_000  # of the 65,530 memory maps that Linux allows; a program takes a few
+
+    def __init__(self):
+        self.quickly, self.left = False, 0
+
+    def use(self, *, quickly):
+        """Whether programs are compiled three times as fast, unoptimised. One that was compiled
+        in the other way is not used again."""
+        if quickly != self.quickly:
+            self.forget()
+        self.quickly = quickly
+        jax.config.update("jax_disable_most_optimizations", quickly)
+
+    def keep_small(self):
+        if resident() > max(self.MEMORY, self.left + self.GROWTH):
+            self.forget()
+
+    def keep_few_maps(self):
+        if memory_maps() > self.MAPS:
+            self.forget()
+
+    def forget(self):
+        """What a compiler has freed stays with the process, 1 GB of it, until glibc is asked."""
+        jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux":
+            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+        self.left = resident()
 
 
-def forget_what_was_compiled():
-    """What a compiler has freed stays with the process, 1 GB of it, until glibc is asked."""
-    jax.clear_caches()
-    gc.collect()
-    if sys.platform == "linux":
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+@pytest.fixture(scope="session")
+def compiled():
+    return Compiled()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_memory_maps():
-    """Thousands of compiled programs exhaust a process's memory maps, and it crashes."""
+def compiled_in_full(request, compiled):
+    if "quick_compile" not in request.fixturenames:
+        compiled.use(quickly=False)
     yield
-    forget_what_was_compiled()
+    compiled.keep_few_maps()
+
+
+@pytest.fixture(scope="module")
+def quick_compile(compiled):
+    """For modules of many tiny programs, and where rounding is not what is tested."""
+    compiled.use(quickly=True)
 
 
 @pytest.fixture(autouse=True)
-def little_memory():
+def little_memory(compiled):
     yield
-    if resident() > 1 << 30:
-        forget_what_was_compiled()
+    compiled.keep_small()
 
 
 def resident():
@@ -97,3 +132,10 @@ def resident():
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_maps():
+    """How many this process has; 0 where Linux does not say. When they are exhausted it crashes."""
+    if sys.platform != "linux":
+        return 0
+    return Path("/proc/self/maps").read_bytes().count(b"\n")

@@ -11,6 +11,8 @@ from helpers.nets_audit import network, pictures
 import lrpjax as lrp
 from lrpjax import _jobs
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def test_each_keeps_the_order_and_runs_on_threads():
     found = list(_jobs.each(lambda i: (i * i, current_thread() is main_thread()), range(20)))

@@ -13,6 +13,8 @@ from jax.test_util import check_grads
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SAME = 1e-12  # float64: the same program, fused in another way
 SINGLE = 1e-5  # float32: the same
 DIFFERENCES = 1e-4  # of finite differences with steps of 1e-6, relative

@@ -12,6 +12,8 @@ import pytest
 import lrpjax as lrp
 from lrpjax.images import bundled_images
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def with_values(singular_values, n, seed=0):
     """A dense layer without bias whose matrix has these singular values (n, n)."""
@@ -109,7 +111,7 @@ def net():
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, quick_compile):
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny_net.py").write_text(TINY)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)

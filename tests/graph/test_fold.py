@@ -16,6 +16,8 @@ from jax import lax
 from lrpjax.graph import LINEAR, make_op
 from lrpjax.reading import environment, read
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TOLERANCE = {  # the same sums of up to 108 numbers of order 1 in another order
     "float64": 1e-10,
     "float32": 1e-4,  # Keras: its BatchNorm computes in single precision whatever it is given

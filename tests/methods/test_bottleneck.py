@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 from scipy import integrate, stats
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
 from lrpjax import bottleneck
 from lrpjax.bottleneck import InformationBottleneck, Statistics, iba, information, smooth
@@ -92,10 +93,10 @@ def plain_conv(weights, x):
     return sum(taps) + weights["conv"]["bias"]
 
 
-def plain_loss(weights, r, statistics, target, beta, noise, alpha):
+def plain_loss(weights, r, statistics, target, beta, noise, alpha, sigma=1.0):
     """Loss and KL (nats) of one image with features r (H, W, C) and noise (samples, H, W, C)."""
     mean, std = statistics
-    lam = gaussian_filter(1 / (1 + np.exp(-alpha)), 1.0, mode="mirror", radius=2, axes=(0, 1))
+    lam = gaussian_filter(1 / (1 + np.exp(-alpha)), sigma, mode="mirror", radius=2, axes=(0, 1))
     z = lam * r + (1 - lam) * (mean + std * noise)
     logits = np.maximum(z, 0).reshape(len(z), -1) @ weights["fc"]
     entropy = np.log(np.exp(logits).sum(1)) - logits[:, target]
@@ -285,9 +286,20 @@ def test_only_what_depends_on_a_value_is_run_again(getkey):
     assert all(again[v] is env[v] for v in graph.program.inputs)
 
 
-def test_lambda_of_one_is_finite(run):
-    found = run(beta=0.0, learning_rate=1e3)  # sigmoid(-alpha) is 0, and so would its logarithm be
+def test_lambda_of_one_is_finite(run, model, weights, images, fitted):
+    """sigmoid(-alpha) is 0 after a step of 1000, and so would its logarithm be."""
+    found = run(beta=0.0, learning_rate=1e3)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    once = run(images[:1], beta=0.0, learning_rate=1e3, steps=1, sigma=0.0)
+    (r,), statistics = plain_conv(weights, images[:1]), (fitted.mean, fitted.std)
+    target = int(model(images[:1]).argmax())
+    loss = partial(plain_loss, weights, r, statistics, target, 0.0, sigma=0)
+    draws = jax.random.normal(jax.random.fold_in(jax.random.key(5), 0), (1, 3, *r.shape))
+    _, alpha = plain_fit(loss, r.shape, np.asarray(draws), 1e3)
+    noise = np.maximum(expit(-alpha), np.finfo(float).tiny)
+    assert alpha.max() > 900 and alpha.min() < -900
+    nats = (((1 - noise) * (r - fitted.mean) / fitted.std) ** 2 + noise**2 - 1) / 2 - np.log(noise)
+    np.testing.assert_allclose(once.capacity[0], nats / np.log(2), rtol=EXACT, atol=EXACT)
 
 
 def test_half_precision_gives_single(model, images):

@@ -10,6 +10,8 @@ import pytest
 import lrpjax as lrp
 from lrpjax.methods import get
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-12  # a handful of float64 terms
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 6)) * 3

@@ -13,6 +13,8 @@ from helpers import oracle
 import lrpjax as lrp
 from lrpjax.methods import get
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 METHODS = {
     "lrp-z": get("lrp-z"),
     "lrp-gamma": get("lrp-gamma"),

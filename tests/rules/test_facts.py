@@ -19,6 +19,8 @@ from lrpjax.graph import make_op
 from lrpjax.reading import environment, read
 from lrpjax.rules import Facts, Rule, known, rule
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-7  # the stabiliser moves denominators of size 1 by 1e-9
 MODULES = [import_module(f"lrpjax.rules.{m.name}") for m in iter_modules(rules.__path__)]
 FUNCTIONS = {
