@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import steps
+
 Function = Callable[[float], float]
 Parameters = tuple[float, ...]
 
@@ -24,6 +26,9 @@ class Known:
     range: between which bounds f lies, given the parameters.
     cuts: whether it is piecewise linear.
     keeps_sign: whether f(x) x >= 0 for all x, given the parameters.
+    jumps: of a step function where it jumps, given the parameters. It is an activation only where
+        the model says another derivative than its own, 0; its values are the model's own, in whose
+        precision it is decided on which side of a jump a number lies.
     """
 
     function: Callable[..., jax.Array]
@@ -31,6 +36,11 @@ class Known:
     range: Callable[..., tuple[float, float]]
     cuts: bool
     keeps_sign: Callable[..., bool]
+    jumps: Callable[..., np.ndarray] | None = None
+
+    @property
+    def is_step(self) -> bool:
+        return self.jumps is not None
 
 
 def _none(f: Function, largest: float) -> Parameters:
@@ -112,5 +122,17 @@ KNOWN: dict[str, Known] = {
     "soft_sign": Known(jax.nn.soft_sign, _none, _between(-1, 1), False, _yes),
     CLIP: Known(jnp.clip, _bounds, lambda *both: both, True, lambda a, b: a <= 0 <= b),
     PRELU: Known(_leaky, _trained, _anything, True, _no),  # its slope may be negative
-}
+    "sign": Known(jnp.sign, _none, _between(-1, 1), False, _yes, lambda: np.zeros(1)),
+    "step": Known(
+        steps.step, steps.read_step, lambda at, low, high, there: (low, high), False,
+        steps.step_keeps_sign, lambda at, *levels: np.array([at]),
+    ),
+    "quantise": Known(
+        steps.quantise, steps.read_quantise, lambda *p: p[-2:], False,
+        steps.quantise_keeps_sign, steps.quantise_jumps,
+    ),
+}  # fmt: skip
 CUTTING = {name for name, row in KNOWN.items() if row.cuts}
+# Of which the model's own values are the function: the row does not have its parameters, or not to
+# the last bit.
+OWN_VALUES = {CLIP, PRELU, *(name for name, row in KNOWN.items() if row.is_step)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from . import primitives
-from .activations import uniform_values
 from .axes import Axes, find_axes
 from .describe import describe
 from .kinds import KINDS
@@ -14,6 +13,7 @@ from .names import assign_names
 from .program import Program, text
 from .recognise import constants_behind, find_layers, moves_values
 from .trace import INFERENCE
+from .uniform import uniform_values
 
 
 class Graph:

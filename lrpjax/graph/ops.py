@@ -15,7 +15,7 @@ from .blocks import Entry, at, of_each_entry
 from .convolutions import cheap_form
 from .fold import Affine, changes_scale, is_step, shifts
 from .kinds import KINDS
-from .known import CLIP, PRELU
+from .known import OWN_VALUES
 from .layer import Layer
 from .program import Eqn, Program, evaluate, run, single, unstopped
 
@@ -138,10 +138,8 @@ def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     detail = layer.detail
     if layer.kind == "max_pool":
         detail = layer.eqns[-1]
-    elif layer.kind == "structure":
+    elif layer.kind == "structure" or (layer.kind == "activation" and detail.name in OWN_VALUES):
         detail = partial(apply, by=unstopped)
-    elif layer.kind == "activation" and detail.name in (PRELU, CLIP):
-        detail = apply
     return Op(layer, apply, detail)
 
 

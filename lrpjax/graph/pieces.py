@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from . import primitives
@@ -45,6 +43,25 @@ class Piece:
         written = (v for step in self.steps for v in step.operands if isinstance(v, str))
         return {float.fromhex(v) for v in written if v not in _TRUTH}
 
+    @property
+    def rounds(self) -> bool:
+        """Whether numbers are rounded in it: it may then jump between any two points."""
+        return any(step.name in _WHOLE for step in self.steps)
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it is made of steps, each of one value, that only climb or only fall, from one
+        number: it can do nothing between two points that is not seen at them."""
+        result = self.result
+        while not isinstance(result, str) and result > 0:
+            step = self.steps[result - 1]
+            values = [v for v in step.operands if not isinstance(v, str)]
+            falls_apart = step.name == "div" and isinstance(step.operands[0], str)
+            if step.name not in _CLIMBING or len(values) != 1 or falls_apart:
+                return False
+            (result,) = values
+        return True
+
 
 def piece_of(
     eqns: Sequence[Eqn], given: Sequence[int], numbers: Mapping[int, Any], dtype: Any
@@ -55,64 +72,87 @@ def piece_of(
     """
     place: dict[int, Operand] = {v: k for k, v in enumerate(given)}
     steps: list[Step] = []
+    terms: dict[Operand, Terms] = {}
     result: Operand = 0
     for eqn in eqns:
-        name = eqn.name
-        if name == "convert_element_type" and eqn.params["new_dtype"] == np.dtype(bool):
-            name = _TO_TRUTH
-        elif name not in _NUMPY:
-            if primitives.of(name).moves != "0" or not primitives.of(name).is_entrywise:
-                return None
-            name = _SAME
-        if any(v not in place and np.iscomplexobj(numbers[v]) for v in eqn.inputs):
+        name = _step_name(eqn)
+        if name is None or any(v not in place and np.iscomplexobj(numbers[v]) for v in eqn.inputs):
             return None
         operands = tuple(place[v] if v in place else _text(numbers[v]) for v in eqn.inputs)
         step = Step(name, operands, eqn.params.get("y", 1))
+        if step not in steps:  # what is computed twice is one
+            steps.append(step)
+        made = len(given) + steps.index(step)
+        terms[made] = _terms(step, made, terms)
         (out,) = eqn.outputs
-        place[out] = len(given) + len(steps)
-        steps.append(step)
-        cancelled = _cancelled(step, dict(enumerate(steps, len(given))))
-        result = place[out] = place[out] if cancelled is None else cancelled
-    return _without_unused(Piece(tuple(steps), result, np.dtype(dtype).name), len(given))
+        result = place[out] = _alone(terms[made], made)
+    return Piece(*_needed(steps, result, len(given)), np.dtype(dtype).name)
 
 
-def _without_unused(piece: Piece, given: int) -> Piece:
-    """The steps that the result is computed from. What was cancelled is rounding alone near 0, and
-    changes its sign there over and over."""
-    needed, waiting = set[Operand](), [piece.result]
+def _needed(steps: Sequence[Step], result: Operand, given: int) -> tuple[tuple[Step, ...], Operand]:
+    """The steps that a result is made of, and its number among them."""
+    needed, waiting = set[int](), [result]
     while waiting:
         v = waiting.pop()
-        if isinstance(v, int) and v >= given and v not in needed:
+        if not isinstance(v, str) and v >= given and v not in needed:
             needed.add(v)
-            waiting.extend(piece.steps[v - given].operands)
-    new: dict[Operand, Operand] = {v: v for v in range(given)}
-    steps = []
-    for v, step in enumerate(piece.steps, given):
-        if v in needed:
-            steps.append(replace(step, operands=tuple(new.get(o, o) for o in step.operands)))
-            new[v] = given + len(steps) - 1
-    return replace(piece, steps=tuple(steps), result=new.get(piece.result, piece.result))
+            waiting += steps[v - given].operands
+    number: dict[Operand, Operand] = {v: given + k for k, v in enumerate(sorted(needed))}
+    kept = (steps[v - given] for v in sorted(needed))
+    renamed = lambda step: tuple(number.get(v, v) for v in step.operands)
+    return tuple(replace(s, operands=renamed(s)) for s in kept), number.get(result, result)
 
 
-def _cancelled(step: Step, made: Mapping[Operand, Step]) -> Operand | None:
-    """What is left of x + (g - x) or x - (x - g): g, exactly, where numbers would be rounded."""
+def _step_name(eqn: Eqn) -> str | None:
+    """The name of an equation's step, if it can be one."""
+    name = eqn.name
+    if name == "convert_element_type" and eqn.params["new_dtype"] == np.dtype(bool):
+        return _TO_TRUTH
+    if name == "round":
+        return _ROUNDING[int(eqn.params["rounding_method"])]
+    if name in _NUMPY:
+        return name
+    row = primitives.of(name)
+    return _SAME if row.moves == "0" and row.is_entrywise else None
 
-    def source(v: Operand) -> Operand:
-        while v in made and made[v].name == _SAME:
-            (v,) = made[v].operands
-        return v
 
-    for x, v in (step.operands, step.operands[::-1])[: {"add": 2, "sub": 1}.get(step.name, 0)]:
-        inner = made.get(source(v))
-        if inner is not None and inner.name == "sub":
-            left, right = map(source, inner.operands)
-            if source(x) == (right if step.name == "add" else left):
-                return left if step.name == "add" else right
-    return None
+Terms = dict[Operand, int]  # of a sum: how often each value is in it
+
+
+def _terms(step: Step, made: int, known: Mapping[Operand, Terms]) -> Terms:
+    """The values that a step sums up. Numbers are not looked into."""
+    signs = _SIGNS.get(step.name, ())
+    summed = _unchanged(step) or tuple(zip(signs, step.operands, strict=False))
+    if not summed or any(isinstance(v, str) for _, v in summed):
+        return {made: 1}
+    found: Terms = {}
+    for sign, v in summed:
+        for term, count in known.get(v, {v: 1}).items():
+            found[term] = found.get(term, 0) + sign * count
+    return {term: count for term, count in found.items() if count}
+
+
+def _unchanged(step: Step) -> tuple[tuple[int, Operand], ...]:
+    """The operand that a step leaves as it is: it adds 0, or multiplies by 1."""
+    neutral = {"add": _text(0), "sub": _text(0), "mul": _text(1), "div": _text(1)}.get(step.name)
+    if neutral is not None and step.operands[1] == neutral:
+        return ((1, step.operands[0]),)
+    if step.name in ("add", "mul") and step.operands[0] == neutral:
+        return ((1, step.operands[1]),)
+    return ()
+
+
+def _alone(terms: Terms, made: int) -> Operand:
+    """What is left of x + (g - x), or of any such sum: g, exactly, where numbers would round it."""
+    (alone, *others) = terms.items() or [(made, 1)]
+    return alone[0] if not others and alone[1] == 1 else made
 
 
 _TRUTH = {"True": True, "False": False}
 _SAME, _TO_TRUTH = "same", "to truth"
+_SIGNS = {_SAME: (1,), "add": (1, 1), "add_any": (1, 1), "sub": (1, -1)}  # of what is summed up
+_ROUNDING = {0: "round away from 0", 1: "round to even"}  # by JAX's rounding_method
+_WHOLE = {*_ROUNDING.values(), "floor", "ceil"}
 
 
 def _text(number: Any) -> str:
@@ -137,12 +177,18 @@ def _select(which: Any, *cases: Any) -> Any:
     return np.where(which, cases[-1], cases[0])
 
 
+def _away_from_0(x: Any) -> Any:
+    whole = np.trunc(x)
+    return whole + np.sign(x) * (np.abs(x - whole) >= 0.5)
+
+
 # How numpy says each primitive that a known activation may be spelled with.
 _NUMPY: dict[str, Callable] = {
     "abs": np.abs,
     "add": np.add,
     "add_any": np.add,
     "and": np.logical_and,
+    "ceil": np.ceil,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     "cosh": np.cosh,
     "div": np.divide,
@@ -152,6 +198,7 @@ _NUMPY: dict[str, Callable] = {
     "exp": np.exp,
     "exp2": np.exp2,
     "expm1": np.expm1,
+    "floor": np.floor,
     "ge": np.greater_equal,
     "gt": np.greater,
     "integer_pow": np.power,
@@ -180,15 +227,18 @@ _NUMPY: dict[str, Callable] = {
     "xor": np.logical_xor,
     _SAME: lambda x: np.asarray(x, np.float64),  # a cast too: from truth to 0 and 1
     _TO_TRUTH: lambda x: np.asarray(x) != 0,
+    "round away from 0": _away_from_0,
+    "round to even": np.rint,
 }
-_COMPARING = {"eq", "ge", "gt", "le", "lt", "max", "min", "ne"}
+_CLIMBING = {"add", "add_any", "clamp", "div", "max", "min", "mul", "neg", "sub", _SAME, *_WHOLE}
+COMPARING = {"eq", "ge", "gt", "le", "lt", "max", "min", "ne"}
 
 
 def values(piece: Piece, x: np.ndarray, *parameters: float) -> np.ndarray:
     """The piece at each of the numbers x, in double precision."""
     if isinstance(piece.result, str):
         return np.full_like(x, _read(piece.result))
-    env = [x, *parameters, *(value for _, value in _run(piece, x, *parameters))]
+    env = [x, *parameters, *(value for _, value in run(piece, x, *parameters))]
     return np.asarray(env[piece.result], np.float64)
 
 
@@ -198,7 +248,7 @@ def numpy_value(name: str, *operands: Any) -> Any:
         return _NUMPY[name](*operands)
 
 
-def _run(piece: Piece, x: np.ndarray, *parameters: float) -> list[tuple[list, Any]]:
+def run(piece: Piece, x: np.ndarray, *parameters: float) -> list[tuple[list, Any]]:
     """(operands, value) of each step."""
     env: list[Any] = [x, *parameters]
     made = []
@@ -210,87 +260,3 @@ def _run(piece: Piece, x: np.ndarray, *parameters: float) -> list[tuple[list, An
             env.append(_NUMPY[step.name](*ins))
             made.append((ins, env[-1]))
     return made
-
-
-_USUAL = np.array(
-    [
-        *np.linspace(-7.9, 8.3, 38),
-        *np.outer([-1, 1], [1e-3, 0.01, 0.05, 0.1, 0.2]).ravel(),  # where thresholds may hide
-        *(-20.0, -1.0, 0.0, 20.0),
-    ]
-)
-_MOST_BENDS = 100  # a piece with more is no activation
-
-
-@cache
-def few(dtype: str) -> np.ndarray:
-    """Numbers at which most functions differ."""
-    largest = float(jnp.finfo(dtype).max)
-    return np.concatenate([_USUAL[np.abs(_USUAL) < largest], [-largest, largest]])
-
-
-@cache
-def line(dtype: str) -> np.ndarray:
-    """The real line as the dtype has it: 0, every power of 2, what lies on both sides of it, and
-    the usual numbers, in order."""
-    info = jnp.finfo(dtype)
-    powers = 2.0 ** np.arange(info.minexp - info.nmant, info.maxexp)
-    return np.unique(np.concatenate([few(dtype), *_sides(powers), *_sides(-powers)]))
-
-
-def points(piece: Piece, *parameters: float) -> np.ndarray | None:
-    """The line, every number written in the piece, every number at which a value in it changes its
-    sign or two that it compares change their order, and what lies on both sides of each.
-
-    None if there are too many.
-    """
-    largest = float(jnp.finfo(piece.dtype).max)
-    written = np.array([c for c in piece.numbers if abs(c) <= largest])
-    x = np.unique(np.concatenate([line(piece.dtype), *_sides(written)]))
-    while True:
-        bends = _bends(piece, x, *parameters)
-        if bends is None:
-            return None
-        more = np.setdiff1d(np.concatenate(_sides(bends)), x)
-        if len(more) == 0:
-            return x
-        if len(x) + len(more) > len(line(piece.dtype)) + 10 * _MOST_BENDS:
-            return None
-        x = np.union1d(x, more)
-
-
-def _sides(x: np.ndarray) -> tuple[np.ndarray, ...]:
-    return np.nextafter(x, -np.inf), x, np.nextafter(x, np.inf)
-
-
-def _bends(piece: Piece, x: np.ndarray, *parameters: float) -> np.ndarray | None:
-    """Where something changes its sign between neighbours of x, found by bisection."""
-    signs = _signs(piece, x, *parameters)
-    row, left = np.nonzero(signs[:, 1:] != signs[:, :-1])
-    low, high = x[left], x[left + 1]
-    apart = (low + (high - low) / 2 > low) & (low + (high - low) / 2 < high)
-    row, low, high = row[apart], low[apart], high[apart]
-    if len(row) > _MOST_BENDS:
-        return None
-    below = signs[row, left[apart]]
-    while len(row):
-        middle = low + (high - low) / 2
-        if not ((middle > low) & (middle < high)).any():
-            break
-        same = _signs(piece, middle, *parameters)[row, np.arange(len(row))] == below
-        low, high = np.where(same, middle, low), np.where(same, high, middle)
-    return high
-
-
-def _signs(piece: Piece, x: np.ndarray, *parameters: float) -> np.ndarray:
-    """Whether each value in the piece, and each difference of two it compares, is below 0."""
-    rows = []
-    with np.errstate(all="ignore"):
-        for step, (ins, out) in zip(piece.steps, _run(piece, x, *parameters), strict=True):
-            if step.name in _COMPARING:
-                rows.append(np.less(ins[0], ins[1]))
-            elif step.name == "clamp":
-                rows += [np.less(ins[1], ins[0]), np.less(ins[1], ins[2])]
-            if np.asarray(out).dtype != bool:
-                rows.append(np.less(out, 0))
-    return np.stack([np.broadcast_to(row, x.shape) for row in rows])

@@ -145,6 +145,12 @@ class Program:
         return active
 
     @cached_property
+    def own_derivatives(self) -> set[tuple[int, int]]:
+        """From what to what the model has functions with a derivative of its own."""
+        foreign = (call for call in custom_calls(self.steps) if call.foreign)
+        return {(v, out) for call in foreign for v in call.inputs for out in call.outputs}
+
+    @cached_property
     def is_single(self) -> bool:
         """Whether nothing is computed in less than float32."""
         rounds = any(eqn.name == "reduce_precision" for eqn in self.eqns)

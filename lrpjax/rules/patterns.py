@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import jax
 
-from ..graph import Linear
+from ..graph import Linear, Op
+from .passing import gradient
 from .rule import known
 
 Pull = Callable[[jax.Array], jax.Array]
@@ -27,6 +28,14 @@ def pattern_times_weights(op: Linear, x: jax.Array, z: jax.Array) -> Pull:
     """R_in = (A * W)^T R with the present weights: PatternAttribution."""
     a = _pattern(op)
     return lambda r: op.T(r, a * op.w)
+
+
+@known(linear=True, conserves=False, stabilises=False, takes_apart=False, inside_only=False)
+def derivative(op: Op, x: jax.Array, y: jax.Array) -> Pull:
+    """R_in = f'(x) R at an activation. A step function hands R on: its derivative is 0, and that
+    which a model gives to it (as a function with its own) is not one of the layer's equations."""
+    detail = op.layer.detail
+    return (lambda r: r) if detail.is_step and not detail.stops_gradient else gradient(op, x, y)
 
 
 def _pattern(op: Linear) -> jax.Array:

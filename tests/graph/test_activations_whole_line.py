@@ -10,9 +10,9 @@ from scipy import special
 
 import lrpjax as lrp
 from lrpjax.graph import pieces
-from lrpjax.graph.activations import uniform_values
 from lrpjax.graph.flatten import flatten
 from lrpjax.graph.known import KNOWN
+from lrpjax.graph.uniform import uniform_values
 from lrpjax.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -34,6 +34,17 @@ def names(function, dtype="float64"):
 
 def table(argument, cases):
     return pytest.mark.parametrize(argument, cases.values(), ids=cases)
+
+
+def with_derivative(function):
+    """The function with the derivative 1."""
+    made = jax.custom_vjp(function)
+    made.defvjp(lambda x: (function(x), None), lambda _, r: (r,))
+    return made
+
+
+def fake_quantised(x, step, low, high, zero_point=0):
+    return (jnp.clip(jnp.round(x / step) + zero_point, low, high) - zero_point) * step
 
 
 cubic = lambda x: 0.7978845608028654 * (x + 0.044715 * x * x * x)
@@ -168,6 +179,39 @@ SPELLINGS = {  # name: spellings
         lambda x: x * jnp.clip(x / 6 + 0.5, 0, 1),
     ],
     "soft_sign": [jax.nn.soft_sign, lambda x: x / (1 + abs(x))],
+    "sign": [
+        lambda x: x + straight(jnp.sign(x) - x),
+        lambda x: x - straight(x - jnp.sign(x)),
+        lambda x: straight(jnp.sign(x)) + x - straight(x),
+        lambda x: straight(jnp.sign(x)) + (x - straight(x)),
+        lambda x: jnp.clip(x, -1, 1) + straight(jnp.sign(x) - jnp.clip(x, -1, 1)),
+        lambda x: jnp.tanh(x) + straight(jnp.sign(x) - jnp.tanh(x)),
+        lambda x: x * 1.0 + straight(where(x > 0, 1, where(x < 0, -1, 0)) - x),
+        with_derivative(lambda x: jnp.sign(x)),
+    ],
+    "step": [
+        lambda x: x + straight(where(x >= 0, 1, -1) - x),
+        lambda x: x + straight(jnp.heaviside(x, 0) - x),
+        lambda x: x + straight((x > 0).astype(x.dtype) - x),
+        lambda x: x + straight(where(x > 0.3, 2, -0.5) - x),
+        lambda x: sigmoid(x) + straight((sigmoid(x) > 0.75) - sigmoid(x)),
+        with_derivative(lambda x: (x >= 0.25).astype(x.dtype)),
+    ],
+    "quantise": [
+        lambda x: x + straight(jnp.round(x) - x),
+        lambda x: x + straight(jnp.floor(x) - x),
+        lambda x: x + straight(jnp.ceil(x) - x),
+        lambda x: x + straight(lax.round(x) - x),
+        lambda x: straight(jnp.round(x / 0.1) * 0.1) + x - straight(x),
+        lambda x: x + straight(fake_quantised(x, 0.25, -8, 7) - x),
+        lambda x: x + straight(fake_quantised(x, 0.1, -128, 127) - x),
+        lambda x: x + straight(fake_quantised(x, 0.02, 0, 255, 100) - x),
+        lambda x: x + straight(fake_quantised(x, 0.02, 0, 255, 300) - x),
+        lambda x: x + straight(jnp.round(jnp.clip(x, 0, 1) * 15) / 15 - x),
+        lambda x: x + straight(jnp.clip(jnp.round(x), -0.7, 1) - x),
+        lambda x: x + straight(0.5 * jnp.floor(x * 4) - x),
+        with_derivative(lambda x: jnp.round(x)),
+    ],
 }
 CASES = {f"{name} {k}": (name, f) for name, fs in SPELLINGS.items() for k, f in enumerate(fs)}
 
@@ -278,8 +322,27 @@ LOOK_ALIKES = {
     "step": lambda x: (x > 0).astype(x.dtype),
     "zero": lambda x: where(x > 0, 0 * x, x * 0),
     "sign": jnp.sign,
-    "round": lambda x: x + straight(jnp.round(x) - x),
-    "binarised": lambda x: x + straight(jnp.sign(x) - x),
+    "round": jnp.round,
+    "floor": jnp.floor,
+    "a count of stairs": lambda x: jnp.clip(jnp.round(x / 0.25), -8, 7),
+    "binary": lambda x: where(x >= 0, 1.0, -1.0).astype(x.dtype),
+    "a function with its derivative around a step": lambda x: jnp.sign(jnp.tanh(x)) * x,
+    "stairs of two widths": lambda x: (
+        x + straight(where(x > 1, 3, where(x > 0, 1, 0)) + (where(x > 5, 1, 0)) - x)
+    ),
+    "stairs that grow": lambda x: x + straight(jnp.round(x) * abs(jnp.round(x)) - x),
+    "rounded twice": lambda x: x + straight(jnp.round(jnp.round(x * 4) / 2) - x),
+    "rounded twice, apart": lambda x: x + straight(jnp.round(x) + jnp.round(x + 0.01) - x),
+    "truncated": lambda x: x + straight(jnp.trunc(x) - x),
+    "falling stairs": lambda x: x + straight(jnp.round(-x) - x),
+    "a falling step": lambda x: x + straight(where(x > 0, -1, 1) - x),
+    "a bump on each stair": lambda x: (
+        x + straight(jnp.floor(x) + bump(x - jnp.floor(x), 0.123, 1e-3) - x)
+    ),
+    "a bump on one stair": lambda x: x + straight(jnp.round(x) + bump(x, 2.1, 1e-3) - x),
+    "a hole in a step": lambda x: x + straight(where(x > 0, 1, -1) + 5 * (x == 2.5) - x),
+    "a step that ends": lambda x: x + straight(where((x > 0) & (x < 1e4), 1, 0) - x),
+    "straight through with another factor": lambda x: 2 * x + straight(jnp.sign(x) - x),
     "leaky the other way": lambda x: where(x > 0, x, -0.1 * x),
     "quick gelu": lambda x: x / (1 + exp(-1.702 * x)),
     "exp": exp,
@@ -334,10 +397,39 @@ IN_NUMPY = {  # name: (function by its equation, parameters)
     "soft_sign": (lambda x: x / (1 + abs(x)), ()),
     "clip": (np.clip, (-2, 20)),
     "prelu": (lambda x, a: np.where(x > 0, x, a * x), (-0.5,)),
+    "sign": (np.sign, ()),
+    "step": (
+        lambda x, at, low, high, there: np.select([x < at, x > at], [low, high], there),
+        (0, -1, 1, 1),
+    ),
+    "quantise": (
+        lambda x, width, rise, at, value, low, high: np.clip(
+            value + rise * np.floor((x - at) / width), low, high
+        ),
+        (0.5, 0.25, 0.25, 0.25, -2, 1.75),
+    ),
 }
 
 
-FACTS = [(name, parameters) for name, (_, parameters) in IN_NUMPY.items()] + [("prelu", (0.5,))]
+FACTS = [(name, parameters) for name, (_, parameters) in IN_NUMPY.items()] + [
+    ("prelu", (0.5,)),
+    ("step", (0, 0, 1, 0.5)),
+    ("step", (2, 0, 3, 3)),
+    ("quantise", (1, 1, 0.5, 1, -np.inf, np.inf)),
+    ("quantise", (1, 1, 0, 0, -np.inf, 5)),
+    ("quantise", (0.1, 0.1, 0.05, 0.1, 0, 1)),
+]
+STEPS_OF_ANY_SIGN = [
+    ("step", (-1, 0, 1, 0)),
+    ("step", (2, 0.5, 1, 1)),
+    ("step", (1, -1, 1, 0)),
+    ("step", (-1, -1, 0, -1)),
+    ("step", (0, -2, -1, -1)),
+    ("quantise", (1, 1, 0.5, 1.5, -8, 8)),
+    ("quantise", (1, 1, 1.5, 1, -1, 8)),
+    ("quantise", (1, 1, 1.5, 1, 0, 8)),
+    ("quantise", (1, 1, -0.25, 0, -1, 2)),
+]
 
 
 def on_the_line(name, parameters):
@@ -363,6 +455,12 @@ def test_a_function_keeps_signs_if_the_table_says_so_and_only_then():
     for name, parameters in FACTS:
         kept[name] &= bool((np.sign(on_the_line(name, parameters)) * np.sign(FINE) >= 0).all())
     assert kept == {name: known.keeps_sign(*IN_NUMPY[name][1]) for name, known in KNOWN.items()}
+
+
+@pytest.mark.parametrize(("name", "parameters"), STEPS_OF_ANY_SIGN, ids=str)
+def test_a_step_keeps_signs_by_its_parameters(name, parameters):
+    kept = bool((np.sign(on_the_line(name, parameters)) * np.sign(FINE) >= 0).all())
+    assert KNOWN[name].keeps_sign(*parameters) is kept
 
 
 @pytest.mark.parametrize(("name", "parameters"), FACTS, ids=str)
@@ -396,6 +494,10 @@ PRIMITIVES = {
     "integer_pow": lambda x: lax.integer_pow(x, 3),
     "pow": lambda x: lax.pow(x, 2.5),
     "select_n": lambda x: lax.select_n(x > 0, x, 2 * x),
+    "floor": jnp.floor,
+    "ceil": jnp.ceil,
+    "round to even": jnp.round,
+    "round away from 0": lax.round,
     "to truth": lambda x: x.astype(bool),
     "eq": lambda x: x == 1.5,
     "ne": lambda x: x != 1.5,

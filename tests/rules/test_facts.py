@@ -82,7 +82,7 @@ CASES = {
 }
 MULTIPLIERS = {*vars(rules.deeplift)} & {*FUNCTIONS}  # of differences: no relevance to conserve
 WITHOUT_RELEVANCE = {"nothing"}
-WITH_PATTERNS = {"pattern", "pattern_times_weights"}
+WITH_PATTERNS = {"derivative", "pattern", "pattern_times_weights"}
 
 
 def at_work(name, **parameters):
