@@ -48,6 +48,7 @@ def _lrp(
         max_pool=rule(r.winner_takes_all),
         activation=rule(r.pass_),
         structure=rule(r.moved),
+        choice=rule(r.moved),
         norm=rule(r.pass_value),
         product=rule(r.product, of=linear, share="detached"),
         softmax=rule(r.softmax_taylor),

@@ -15,7 +15,7 @@ from .rules import deeplift as d
 
 MaxPool = Literal["complete", "gradient"]
 # The kinds for which no difference from a reference is defined.
-_WITHOUT = dict.fromkeys(("norm", "softmax", "product", "control", "unknown"))
+_WITHOUT = dict.fromkeys(("norm", "softmax", "product", "choice", "control", "unknown"))
 
 
 @named(

@@ -68,6 +68,7 @@ def _with_patterns(name: str, patterns: dict[str, Any], function: Callable) -> M
         conv=rule(function),
         activation=rule(r.patterns.derivative),
         structure=rule(r.moved),
+        choice=rule(r.moved),
         add=rule(r.add_copy),
         max_pool=rule(r.winner_takes_all),
     )

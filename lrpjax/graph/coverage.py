@@ -22,6 +22,7 @@ _READ_FROM: dict[str, Callable[[Primitive], bool]] = {
     "norm": lambda row: row.name in ("mul", "div"),
     "softmax": lambda row: row.name == "div",
     "structure": lambda row: row.is_move,
+    "choice": lambda row: row.chooses,
 }
 
 

@@ -17,7 +17,7 @@ from .layers import Graph
 from .pieces import numpy_value
 from .program import Eqn
 
-_THROUGH = ("structure", "factor", "scale", "sum", "max_pool", "fixed", "add", "norm")
+_THROUGH = ("structure", "choice", "factor", "scale", "sum", "max_pool", "fixed", "add", "norm")
 _IN_PLACE = ("structure", "factor", "scale")
 
 

@@ -93,6 +93,11 @@ KINDS: dict[str, Kind] = {
         "moves values without computing", "NoneType", "moved with the values",
         linear=False, parameters=False, computes=False, passes=True, named_after="scope",
     ),
+    "choice": Kind(
+        "takes each entry from one of several values, as the input says", "NoneType",
+        "moved to the value that was taken",
+        linear=False, parameters=False, computes=False, passes=False, named_after="scope",
+    ),
     "control": Kind(
         "a branch or a loop that depends on the input", "NoneType", "none: it is refused",
         linear=False, parameters=False, computes=False, passes=False, named_after="scope",

@@ -138,9 +138,13 @@ def make_op(program: Program, layer: Layer, env: dict[int, Any]) -> Op | Linear:
     detail = layer.detail
     if layer.kind == "max_pool":
         detail = layer.eqns[-1]
-    elif layer.kind == "structure" or (layer.kind == "activation" and detail.name in OWN_VALUES):
+    elif layer.kind in ("structure", "choice") or _has_own_values(layer):
         detail = partial(apply, by=unstopped)
     return Op(layer, apply, detail)
+
+
+def _has_own_values(layer: Layer) -> bool:
+    return layer.kind == "activation" and layer.detail.name in OWN_VALUES
 
 
 def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:

@@ -209,6 +209,11 @@ class Primitive:
         return self.moves != "-"
 
     @property
+    def chooses(self) -> bool:
+        """Whether its first operand says of each entry which of the others it is taken from."""
+        return self.moves == "1-"
+
+    @property
     def is_one_to_one(self) -> bool:
         return self.one == "x"
 

@@ -42,7 +42,7 @@ def with_weighing(program: Program, layers: Sequence[Layer]) -> list[Layer]:
     ]
 
 
-_IN_PLACE = ("structure", "scale", "factor")
+_IN_PLACE = ("structure", "choice", "scale", "factor")
 _BLENDS = ("sum", "add", "max_pool", "fixed")
 
 

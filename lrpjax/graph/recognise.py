@@ -198,6 +198,19 @@ def _is_complex(program: Program, value: int) -> bool:
     return is_inexact(aval) and not is_real(aval)
 
 
+def _choice(known: Known, value: int) -> Layer | None:
+    """Entries of values, chosen by truth values that depend on the input too: a padding mask that
+    is computed from it. What chooses has no relevance, and is an input of the layer only where
+    none of the values depends on the model's: the numbers are then made of truth values."""
+    program, eqn = known.program, known.program.producer[value]
+    row = primitives.of(eqn.name)
+    if not row.chooses or not is_real(program.avals[value]):
+        return None
+    moved = [eqn.inputs[k] for k in sorted(row.values(len(eqn.inputs)))]
+    active = dict.fromkeys(v for v in moved if v in program.active)
+    return Layer("choice", (eqn,), tuple(active or program.active_inputs(eqn)), eqn.outputs)
+
+
 def _control(known: Known, value: int) -> Layer | None:
     eqn, active = _maker(known, value)
     if primitives.of(eqn.name).role not in ("branch", "loop"):
@@ -229,6 +242,7 @@ READERS: tuple[Callable[[Known, int], Layer | None], ...] = (
     _norm,
     _product,
     _structure,
+    _choice,
     _transform,
     _control,
     _unknown,
