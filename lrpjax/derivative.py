@@ -10,12 +10,14 @@ another rule (a ReLU under Guided BP), opens the function for good.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .graph import (
+    Bounds,
     Call,
     Eqn,
     Graph,
@@ -91,7 +93,7 @@ def derivative(
             env.update(zip(step.outputs, outs, strict=True))
             for v in step.outputs:
                 if v in ruled:
-                    _replace(program, *ruled[v], env)
+                    _replace(graph, *ruled[v], env)
                 if v in cut:
                     env[v] = jax.lax.stop_gradient(env[v])
                 if v in arguments:
@@ -240,9 +242,12 @@ def _with_own(call: Call, values: list[Any], env: dict[int, Any], by: Callable) 
     return function(*values)
 
 
-def _replace(program: Program, layer: Layer, rule: Rule, env: dict[int, Any]) -> None:
+def _replace(graph: Graph, layer: Layer, rule: Rule, env: dict[int, Any]) -> None:
     """Puts a rule in the place of the derivative of a layer whose outputs have been written."""
-    op = make_op(program, layer, {v: x for v, x in env.items() if v not in program.active})
+    constants = {v: x for v, x in env.items() if v not in graph.program.active}
+    like = {v: jax.lax.stop_gradient(env[v]) for v in graph.program.inputs}
+    op: Any = make_op(graph.program, layer, constants)
+    op = replace(op, bounds=Bounds(graph, constants | like, layer))
 
     def pull(kept, relevance):
         inputs, outputs = kept

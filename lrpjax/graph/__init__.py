@@ -5,6 +5,8 @@ from .coverage import covered as covered
 from .decisions import decision as decision
 from .ends import ending as ending
 from .fold import shifts as shifts
+from .intervals import Bound as Bound
+from .intervals import Bounds as Bounds
 from .kernels import kernel as kernel
 from .kinds import COMPUTING as COMPUTING
 from .kinds import KINDS as KINDS
