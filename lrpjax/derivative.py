@@ -26,6 +26,7 @@ from .graph import (
     Step,
     as_written,
     bare,
+    constant,
     custom_calls,
     evaluate,
     is_inexact,
@@ -144,8 +145,12 @@ def resumed(program: Program, env: dict[int, Any], changed: dict[int, Any]) -> d
 
     reached, again = set(changed), []
     for step in opened(program.steps, is_closed):
-        if reached.intersection(step.inputs) or not env.keys() >= set(step.outputs):
+        if changed.keys() >= set(step.outputs):
+            continue
+        if reached.intersection(step.inputs):
             reached.update(step.outputs)
+            again.append(step)
+        elif not env.keys() >= set(step.outputs):
             again.append(step)
     return run(again, env | changed, by)
 
@@ -244,9 +249,12 @@ def _with_own(call: Call, values: list[Any], env: dict[int, Any], by: Callable) 
 
 def _replace(graph: Graph, layer: Layer, rule: Rule, env: dict[int, Any]) -> None:
     """Puts a rule in the place of the derivative of a layer whose outputs have been written."""
-    constants = {v: x for v, x in env.items() if v not in graph.program.active}
-    like = {v: jax.lax.stop_gradient(env[v]) for v in graph.program.inputs}
-    op: Any = make_op(graph.program, layer, constants)
+    program = graph.program
+    constants = {v: x for v, x in env.items() if v not in program.active}
+    read = {v for eqn in layer.eqns for v in eqn.inputs} - program.active
+    constants |= {v: constant(program, constants, v) for v in read}
+    like = {v: jax.lax.stop_gradient(env[v]) for v in program.inputs}
+    op: Any = make_op(program, layer, constants)
     op = replace(op, bounds=Bounds(graph, constants | like, layer))
 
     def pull(kept, relevance):

@@ -9,8 +9,7 @@ from typing import Any
 from .axes import Axes
 from .kinds import KINDS
 from .layer import Layer
-from .program import Program
-from .recognise import constants_behind
+from .program import Program, constants_behind
 from .signs import find_non_negative
 
 

@@ -21,7 +21,7 @@ from .kinds import LINEAR
 from .layer import Layer
 from .layers import Graph
 from .ops import weighed
-from .program import Eqn, evaluate
+from .program import Eqn, constant, evaluate
 from .recognise import moves_values
 from .varying import can_follow, push_axes
 
@@ -121,12 +121,7 @@ class Bounds:
         return inner[layer.outputs[0]]
 
     def _value(self, value: int) -> Any:
-        """A constant: one that stands in a closed call is not in `env`."""
-        if value in self.env:
-            return self.env[value]
-        eqn = self.graph.program.producer[value]
-        outs = evaluate(eqn, [self._value(v) for v in eqn.inputs])
-        return outs[eqn.outputs.index(value)]
+        return constant(self.graph.program, self.env, value)
 
     def _through(self, eqn: Eqn, known: dict[int, Interval]) -> dict[int, Interval] | None:
         """The intervals of an equation's outputs; None where they cannot be derived."""
