@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .graph import KINDS, LINEAR, Layer
-from .rules import Rule, negated, product
+from .rules import Rule, negated, one_to_one, product, zbox
 from .rules import rule as make_rule
 
 Composite = Callable[[Layer], Rule | None]
@@ -51,11 +51,17 @@ def for_every_kind(**rules: Rule | None) -> ByKind:
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """A rule for the linear layers that the input reaches, wherever they are in the code."""
+    """A rule for the linear layers that the input reaches, wherever they are in the code.
+
+    The z-box of W (a x + b) is that of its parts, W a and what is added: where the steps in front
+    are not folded they hand on what arrives.
+    """
 
     rule: Rule
 
     def __call__(self, layer: Layer) -> Rule | None:
+        if layer.front and layer.kind == "scale" and self.rule.function is zbox:
+            return make_rule(one_to_one)
         return self.rule if layer.first else None
 
 

@@ -10,12 +10,14 @@ another rule (a ReLU under Guided BP), opens the function for good.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .graph import (
+    Bounds,
     Call,
     Eqn,
     Graph,
@@ -24,6 +26,7 @@ from .graph import (
     Step,
     as_written,
     bare,
+    constant,
     custom_calls,
     evaluate,
     is_inexact,
@@ -91,7 +94,7 @@ def derivative(
             env.update(zip(step.outputs, outs, strict=True))
             for v in step.outputs:
                 if v in ruled:
-                    _replace(program, *ruled[v], env)
+                    _replace(graph, *ruled[v], env)
                 if v in cut:
                     env[v] = jax.lax.stop_gradient(env[v])
                 if v in arguments:
@@ -142,8 +145,12 @@ def resumed(program: Program, env: dict[int, Any], changed: dict[int, Any]) -> d
 
     reached, again = set(changed), []
     for step in opened(program.steps, is_closed):
-        if reached.intersection(step.inputs) or not env.keys() >= set(step.outputs):
+        if changed.keys() >= set(step.outputs):
+            continue
+        if reached.intersection(step.inputs):
             reached.update(step.outputs)
+            again.append(step)
+        elif not env.keys() >= set(step.outputs):
             again.append(step)
     return run(again, env | changed, by)
 
@@ -240,9 +247,15 @@ def _with_own(call: Call, values: list[Any], env: dict[int, Any], by: Callable) 
     return function(*values)
 
 
-def _replace(program: Program, layer: Layer, rule: Rule, env: dict[int, Any]) -> None:
+def _replace(graph: Graph, layer: Layer, rule: Rule, env: dict[int, Any]) -> None:
     """Puts a rule in the place of the derivative of a layer whose outputs have been written."""
-    op = make_op(program, layer, {v: x for v, x in env.items() if v not in program.active})
+    program = graph.program
+    constants = {v: x for v, x in env.items() if v not in program.active}
+    read = {v for eqn in layer.eqns for v in eqn.inputs} - program.active
+    constants |= {v: constant(program, constants, v) for v in read}
+    like = {v: jax.lax.stop_gradient(env[v]) for v in program.inputs}
+    op: Any = make_op(program, layer, constants)
+    op = replace(op, bounds=Bounds(graph, constants | like, layer))
 
     def pull(kept, relevance):
         inputs, outputs = kept

@@ -10,7 +10,7 @@ import numpy as np
 from . import rules as r
 from .composites import first_layer, for_every_kind, or_else
 from .entries import named
-from .graph import CUTTING, KINDS
+from .graph import CUTTING, KINDS, Bound
 from .method import Colour, Start
 from .method import Method as Method
 from .rules import Rule, rule
@@ -29,7 +29,6 @@ _BOTH = "where both signs contribute"
 
 Bias = Literal["none", "signed", "split"]
 Clip = tuple[float, float] | None
-Bound = float | tuple[float, ...]  # of the input: one number, or one for each channel
 
 
 Shares = dict[str, Rule]  # of additions and of sums

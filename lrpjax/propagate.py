@@ -13,6 +13,7 @@ from . import checks
 from .baselines import rows_of
 from .derivative import Relevance, derivative, is_gradient, stands_as_it_is
 from .graph import (
+    Bounds,
     Eqn,
     Graph,
     Layer,
@@ -78,7 +79,7 @@ class Chain:
             at_baseline = run(graph.program.eqns, {**env, **inputs})
             self.differences = {v: self._difference(env[v] - x0) for v, x0 in inputs.items()}
         for layer, rule in zip(layers, checks.rules_for(graph, method, layers), strict=True):
-            op: Any = make_op(graph.program, layer, env)
+            op: Any = replace(make_op(graph.program, layer, env), bounds=Bounds(graph, env, layer))
             if sums and layer.place in sums:
                 op = replace(op, sums=jax.tree.map(op.core.after, sums[layer.place]))
             if at_baseline is not None:

@@ -5,6 +5,8 @@ from .coverage import covered as covered
 from .decisions import decision as decision
 from .ends import ending as ending
 from .fold import shifts as shifts
+from .intervals import Bound as Bound
+from .intervals import Bounds as Bounds
 from .kernels import kernel as kernel
 from .kinds import COMPUTING as COMPUTING
 from .kinds import KINDS as KINDS
@@ -33,6 +35,8 @@ from .program import Program as Program
 from .program import Step as Step
 from .program import as_written as as_written
 from .program import calls_around as calls_around
+from .program import constant as constant
+from .program import constants_behind as constants_behind
 from .program import custom_calls as custom_calls
 from .program import evaluate as evaluate
 from .program import is_inexact as is_inexact
@@ -40,7 +44,6 @@ from .program import is_real as is_real
 from .program import opened as opened
 from .program import run as run
 from .program import single as single
-from .recognise import constants_behind as constants_behind
 from .registry import REGISTERED as REGISTERED
 from .trace import trace as trace
 from .wiring import Wiring as Wiring

@@ -66,6 +66,11 @@ class Activation:
         return KNOWN[self.name].is_step
 
     @property
+    def rises(self) -> bool:
+        """Whether f(x) <= f(y) for all x < y."""
+        return KNOWN[self.name].rises
+
+    @property
     def keeps_sign(self) -> bool:
         """Whether f(x) x >= 0 for all x."""
         return KNOWN[self.name].keeps_sign(*self.parameters)

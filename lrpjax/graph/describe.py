@@ -9,8 +9,7 @@ from typing import Any
 from .axes import Axes
 from .kinds import KINDS
 from .layer import Layer
-from .program import Program
-from .recognise import constants_behind
+from .program import Program, constants_behind
 from .signs import find_non_negative
 
 
@@ -21,12 +20,13 @@ def describe(
     activations = {a.outputs[0]: a.detail for a in layers if a.kind == "activation"}
     positive = find_non_negative(program, uniform, activations)
     own = [_has_parameters(program, layer) for layer in layers]
-    first, last = _first(program, layers, own), _last(program, layers, own)
+    (first, front), last = _first(program, layers, own), _last(program, layers, own)
     return [
         replace(
             layer,
             first=place in first,
             last=place in last,
+            front=place in front,
             non_negative=positive.issuperset(layer.inputs),
             feature=axes.feature[layer.inputs[0]],
             layout=axes.layout[layer.outputs[0]],
@@ -42,17 +42,21 @@ def _has_parameters(program: Program, layer: Layer) -> bool:
     return not program.fixed.issuperset(constants_behind(program, constants))
 
 
-def _first(program: Program, layers: Sequence[Layer], own: Sequence[bool]) -> set[int]:
-    """The layers with parameters that only read values which no such layer has made."""
-    untouched, found = set(program.inputs), set()
+def _first(
+    program: Program, layers: Sequence[Layer], own: Sequence[bool]
+) -> tuple[set[int], set[int]]:
+    """The layers with parameters that only read values which no such layer has made, and the
+    layers without that do."""
+    untouched, first, front = set(program.inputs), set[int](), set[int]()
     for place, layer in enumerate(layers):
         if not untouched.issuperset(layer.inputs):
             continue
         if own[place]:
-            found.add(place)
+            first.add(place)
         else:
+            front.add(place)
             untouched.update(layer.outputs)
-    return found
+    return first, front
 
 
 def _last(program: Program, layers: Sequence[Layer], own: Sequence[bool]) -> set[int]:

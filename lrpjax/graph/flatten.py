@@ -147,8 +147,8 @@ def flatten(closed: ClosedJaxpr, inputs: int, *, own: bool = True) -> tuple[Prog
     program.inputs = arguments[split:]
     program.outputs = inline(closed, arguments, program.steps)
     program.consts = arguments[:split] + list(known.values())
-    program.eqns = _live(program.eqns, program.outputs)
-    program.steps = _live(program.steps, program.outputs)
+    program.eqns = live(program.eqns, program.outputs)
+    program.steps = live(program.steps, program.outputs)
     return program, arrays
 
 
@@ -175,7 +175,7 @@ def _known_in(step: Step) -> Iterator[int]:
         yield from step.inside
 
 
-def _live(steps: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
+def live(steps: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
     """The steps on which the outputs depend, in order."""
     live, kept = set(outputs), []
     for step in reversed(steps):

@@ -64,7 +64,9 @@ def find_affine(context: Context, value: int, *, fold: bool) -> Affine | None:
     """The linear layer whose output is `value`, or None if what computes it is not affine."""
     program = context.program
     last = program.producer.get(value)
-    if last is None or not (_is_step(program, last) or _is_core(program, last)):
+    if last is None or not (
+        _is_step(program, last) or _is_core(program, last) or _ends_in_core(program, last)
+    ):
         return None
     chain, core = _walk_back(context, value)
     if core is None:
@@ -176,6 +178,11 @@ def _is_bijective(program: Program, eqn: Eqn) -> bool:
         and len(active) == 1
         and math.prod(program.shape(active[0])) == math.prod(program.shape(eqn.outputs[0]))
     )
+
+
+def _ends_in_core(program: Program, eqn: Eqn) -> bool:
+    """Whether it is the last of several equations that stand for a product (`contractions`)."""
+    return not program.inner.isdisjoint(program.active_inputs(eqn)) and _is_bijective(program, eqn)
 
 
 def _walk_back(context: Context, value: int) -> tuple[list[Eqn], Eqn | None]:

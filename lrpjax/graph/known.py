@@ -25,6 +25,7 @@ class Known:
         largest number of its dtype; None if there are none.
     range: between which bounds f lies, given the parameters.
     cuts: whether it is piecewise linear.
+    rises: whether f(x) <= f(y) for all x < y, whatever the parameters are.
     keeps_sign: whether f(x) x >= 0 for all x, given the parameters.
     jumps: of a step function where it jumps, given the parameters. It is an activation only where
         the model says another derivative than its own, 0; its values are the model's own, in whose
@@ -35,6 +36,7 @@ class Known:
     read_off: Callable[[Function, float], Parameters | None]
     range: Callable[..., tuple[float, float]]
     cuts: bool
+    rises: bool
     keeps_sign: Callable[..., bool]
     jumps: Callable[..., np.ndarray] | None = None
 
@@ -100,35 +102,35 @@ CLIP, PRELU = "clip", "prelu"
 
 # Of those that fit equally well the first gives the name.
 KNOWN: dict[str, Known] = {
-    # name: function, read_off, range, cuts, keeps_sign
-    "identity": Known(lambda x: x, _none, _anything, False, _yes),
-    "relu": Known(jax.nn.relu, _none, _positive, True, _yes),
-    "relu6": Known(jax.nn.relu6, _none, _between(0, 6), True, _yes),
-    "leaky_relu": Known(_leaky, _slope, _anything, True, _yes),
-    "elu": Known(jax.nn.elu, _elu_alpha, _above_minus_alpha, False, _yes),
-    "celu": Known(jax.nn.celu, _celu_alpha, _above_minus_alpha, False, _yes),
-    "gelu": Known(_gelu, _none, _between(-0.17, np.inf), False, _yes),
-    "gelu_tanh": Known(_gelu_tanh, _none, _between(-0.18, np.inf), False, _yes),
-    "silu": Known(jax.nn.silu, _none, _between(-0.28, np.inf), False, _yes),
-    "softplus": Known(jax.nn.softplus, _none, _positive, False, _no),
-    "log_sigmoid": Known(jax.nn.log_sigmoid, _none, _between(-np.inf, 0), False, _no),
-    "tanh": Known(jnp.tanh, _none, _between(-1, 1), False, _yes),
-    "logistic": Known(jax.nn.sigmoid, _none, _between(0, 1), False, _no),
-    "selu": Known(jax.nn.selu, _none, _between(-1.76, np.inf), False, _yes),
-    "mish": Known(jax.nn.mish, _none, _between(-0.31, np.inf), False, _yes),
-    "hard_tanh": Known(jax.nn.hard_tanh, _none, _between(-1, 1), True, _yes),
-    "hard_sigmoid": Known(jax.nn.hard_sigmoid, _none, _between(0, 1), True, _no),
-    "hard_swish": Known(jax.nn.hard_silu, _none, _between(-0.375, np.inf), False, _yes),
-    "soft_sign": Known(jax.nn.soft_sign, _none, _between(-1, 1), False, _yes),
-    CLIP: Known(jnp.clip, _bounds, lambda *both: both, True, lambda a, b: a <= 0 <= b),
-    PRELU: Known(_leaky, _trained, _anything, True, _no),  # its slope may be negative
-    "sign": Known(jnp.sign, _none, _between(-1, 1), False, _yes, lambda: np.zeros(1)),
+    # name: function, read_off, range, cuts, rises, keeps_sign
+    "identity": Known(lambda x: x, _none, _anything, False, True, _yes),
+    "relu": Known(jax.nn.relu, _none, _positive, True, True, _yes),
+    "relu6": Known(jax.nn.relu6, _none, _between(0, 6), True, True, _yes),
+    "leaky_relu": Known(_leaky, _slope, _anything, True, True, _yes),
+    "elu": Known(jax.nn.elu, _elu_alpha, _above_minus_alpha, False, True, _yes),
+    "celu": Known(jax.nn.celu, _celu_alpha, _above_minus_alpha, False, True, _yes),
+    "gelu": Known(_gelu, _none, _between(-0.17, np.inf), False, False, _yes),
+    "gelu_tanh": Known(_gelu_tanh, _none, _between(-0.18, np.inf), False, False, _yes),
+    "silu": Known(jax.nn.silu, _none, _between(-0.28, np.inf), False, False, _yes),
+    "softplus": Known(jax.nn.softplus, _none, _positive, False, True, _no),
+    "log_sigmoid": Known(jax.nn.log_sigmoid, _none, _between(-np.inf, 0), False, True, _no),
+    "tanh": Known(jnp.tanh, _none, _between(-1, 1), False, True, _yes),
+    "logistic": Known(jax.nn.sigmoid, _none, _between(0, 1), False, True, _no),
+    "selu": Known(jax.nn.selu, _none, _between(-1.76, np.inf), False, True, _yes),
+    "mish": Known(jax.nn.mish, _none, _between(-0.31, np.inf), False, False, _yes),
+    "hard_tanh": Known(jax.nn.hard_tanh, _none, _between(-1, 1), True, True, _yes),
+    "hard_sigmoid": Known(jax.nn.hard_sigmoid, _none, _between(0, 1), True, True, _no),
+    "hard_swish": Known(jax.nn.hard_silu, _none, _between(-0.375, np.inf), False, False, _yes),
+    "soft_sign": Known(jax.nn.soft_sign, _none, _between(-1, 1), False, True, _yes),
+    CLIP: Known(jnp.clip, _bounds, lambda *both: both, True, True, lambda a, b: a <= 0 <= b),
+    PRELU: Known(_leaky, _trained, _anything, True, False, _no),  # its slope may be negative
+    "sign": Known(jnp.sign, _none, _between(-1, 1), False, True, _yes, lambda: np.zeros(1)),
     "step": Known(
-        steps.step, steps.read_step, lambda at, low, high, there: (low, high), False,
+        steps.step, steps.read_step, lambda at, low, high, there: (low, high), False, False,
         steps.step_keeps_sign, lambda at, *levels: np.array([at]),
     ),
     "quantise": Known(
-        steps.quantise, steps.read_quantise, lambda *p: p[-2:], False,
+        steps.quantise, steps.read_quantise, lambda *p: p[-2:], False, False,
         steps.quantise_keeps_sign, steps.quantise_jumps,
     ),
 }  # fmt: skip

@@ -18,6 +18,7 @@ class Layer:
     inputs, outputs: the numbers of the input-dependent values that it reads and writes.
     place: its number in the chain, from the input.
     first, last: no other layer with parameters lies between the input and this one, or above it.
+    front: it has no parameters, and none lies between the input and this one.
     non_negative: its inputs cannot be negative.
     feature: the axis of its (first) input's features, or None.
     layout: what the axes of its (first) output hold, None if that is not known.
@@ -32,6 +33,7 @@ class Layer:
     place: int = -1
     first: bool = False
     last: bool = False
+    front: bool = False
     non_negative: bool = False
     feature: int | None = None
     layout: Layout | None = None

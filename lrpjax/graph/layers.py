@@ -10,8 +10,8 @@ from .describe import describe
 from .kinds import KINDS
 from .layer import Layer
 from .names import assign_names
-from .program import Program, text
-from .recognise import constants_behind, find_layers, moves_values
+from .program import Program, constants_behind, text
+from .recognise import find_layers, moves_values
 from .trace import INFERENCE
 from .uniform import uniform_values
 

@@ -26,11 +26,13 @@ class Given:
 
     reference: (inputs, output) of the layer at the baseline. split: for each input the positive
     and the negative part of its difference from there, (2, *shape). pattern: see `lrpjax.patterns`.
+    bounds: from (low, high) of the model's input to those of the layer's own (`graph.Bounds`).
     """
 
     reference: Any = None
     split: Any = None
     pattern: jax.Array | None = None
+    bounds: Callable[..., tuple[jax.Array, jax.Array]] | None = None
 
 
 @dataclass(frozen=True)

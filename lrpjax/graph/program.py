@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -100,6 +100,7 @@ class Program:
     say how they are run (a loop, a checkpoint).
     avals: shape and dtype of each value, by number. literals: the values written in the code.
     fixed: of the constants those that are no parameters of the model.
+    inner: values that stand in `eqns` alone: inside of what the model spells with other equations.
     """
 
     eqns: list[Eqn] = field(default_factory=list)
@@ -110,6 +111,7 @@ class Program:
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     fixed: set[int] = field(default_factory=set)
+    inner: set[int] = field(default_factory=set)
 
     @cached_property
     def producer(self) -> dict[int, Eqn]:
@@ -164,6 +166,26 @@ class Program:
 
     def active_inputs(self, eqn: Eqn) -> list[int]:
         return [v for v in eqn.inputs if v in self.active]
+
+
+def constants_behind(program: Program, values: Iterable[int]) -> set[int]:
+    """The program's constants that some input-independent values are computed from."""
+    queue, seen = list(values), set[int]()
+    while queue:
+        value = queue.pop()
+        if value not in seen and (eqn := program.producer.get(value)):
+            queue.extend(eqn.inputs)
+        seen.add(value)
+    return seen.intersection(program.consts)
+
+
+def constant(program: Program, env: Mapping[int, Any], value: int) -> Any:
+    """A constant of the program, computed from those in `env` where it is not among them."""
+    if value in env:
+        return env[value]
+    eqn = program.producer[value]
+    outs = evaluate(eqn, [constant(program, env, v) for v in eqn.inputs])
+    return outs[eqn.outputs.index(value)]
 
 
 def text(program: Program) -> str:

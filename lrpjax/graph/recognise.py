@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -13,7 +13,7 @@ from .fold import Affine, Context, find_affine, rounds, shifts
 from .layer import Layer
 from .norms import find_norm
 from .products import with_weighing
-from .program import Eqn, Program, is_inexact, is_real
+from .program import Eqn, Program, constants_behind, is_inexact, is_real
 from .registry import REGISTERED
 from .softmax import find_softmax
 from .varying import find_varying
@@ -79,17 +79,6 @@ def _affine_kind(known: Known, affine: Affine) -> str:
     if learned and program.fixed.issuperset(constants_behind(program, weights)):
         return "fixed"
     return {"conv": "conv", "dot": "dense"}[role]
-
-
-def constants_behind(program: Program, values: Iterable[int]) -> set[int]:
-    """The program's constants that some input-independent values are computed from."""
-    queue, seen = list(values), set[int]()
-    while queue:
-        value = queue.pop()
-        if value not in seen and (eqn := program.producer.get(value)):
-            queue.extend(eqn.inputs)
-        seen.add(value)
-    return seen.intersection(program.consts)
 
 
 def _add(known: Known, value: int) -> Layer | None:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax.errors import FlaxError, TraceContextError
 
+from .contractions import contracted
 from .flatten import flatten
 from .program import Program, is_inexact
 
@@ -75,9 +76,20 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     }
     # Named numbers beside: the model has parameters, and an array of numpy is none of them.
     weighs = any(is_inexact(v) for n, v in zip(program.consts, values, strict=True) if n in paths)
-    closed_numbers = zip(program.consts[len(arrays) :], closed_over, strict=True)
-    program.fixed = {n for n, value in closed_numbers if held.is_fixed(value, is_tree, weighs)}
+    closed_numbers = dict(zip(program.consts[len(arrays) :], closed_over, strict=True))
+    program.fixed = {
+        n for n, value in closed_numbers.items() if held.is_fixed(value, is_tree, weighs)
+    }
+    program = contracted(program, lambda n: n in closed_numbers and _is_mask(closed_numbers[n]))
     return program, values, paths, structure[-1]
+
+
+def _is_mask(value: Any) -> bool:
+    """Whether an array holds nothing but 0 and 1, and both: what is left out, and what is not."""
+    if isinstance(value, jax.core.Tracer):
+        return False
+    value = np.asarray(value)
+    return bool(((value == 0) | (value == 1)).all() and value.any() and not value.all())
 
 
 class _Held:

@@ -17,7 +17,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ..graph import Linear
+from ..graph import Bound, Linear
 from .accounts import by_origin, by_sign, shared_out, sum_shared_out
 from .rule import (
     OF_ANOTHER,
@@ -32,7 +32,6 @@ from .rule import (
 )
 
 Pull = Callable[[jax.Array], jax.Array]
-Bound = float | tuple[float, ...]
 
 
 def _of_output(op: Linear, x: jax.Array, z: jax.Array, r: jax.Array, **added: float) -> Account:
@@ -257,8 +256,10 @@ def zbox(
 ) -> Pull:
     """R_j = sum_i (W+_ij (x_j - l) + W-_ij (x_j - u)) R_i / sum_k (the same). Montavon et al. 2017.
 
-    That is W x - W+ l - W- u, of terms that are not negative for inputs in the box [l, u]. The
-    bounds are a number each or one for each channel; the bias takes no part.
+    That is W x - W+ l - W- u, of terms that are not negative for x in the box [l, u]; the bias
+    takes no part. low, high: the bounds of the model's input, a number each or one for each
+    channel, from which l and u, those of x, follow (see `graph.Bounds`). Of an op made without a
+    model around it they are l and u themselves.
     """
     above, below, total = _in_box(op, x, low, high)
     d = stabilise(op, total, stabiliser)
@@ -272,7 +273,8 @@ def zbox(
 
 def _in_box(op: Linear, x: jax.Array, low: Bound, high: Bound) -> tuple[jax.Array, ...]:
     """x - l, x - u and the sum of the terms."""
-    above, below = x - _per_channel(op, x, low), x - _per_channel(op, x, high)
+    l, u = map(jnp.asarray, (low, high)) if op.bounds is None else op.bounds(low, high)
+    above, below = x - l, x - u
     return above, below, op(above, positive) + op(below, negative)
 
 
@@ -293,21 +295,6 @@ def _negative(op: Linear) -> Linear:
     b = None if op.b is None else -op.b
     sums = None if op.sums is None else (-op.sums[1], -op.sums[0])
     return replace(op, w=-op.w, b=b, sums=sums)
-
-
-def _per_channel(op: Linear, x: jax.Array, bound: Bound) -> jax.Array:
-    """A bound as an array that broadcasts to x, its channels on x's channel axis."""
-    values = jnp.asarray(bound, x.dtype)
-    axis = op.layer.feature
-    if values.ndim:
-        if axis is None or x.shape[axis] != len(values):
-            channels = "none" if axis is None else x.shape[axis]
-            raise ValueError(
-                f"{len(values)} bounds per channel do not fit the input {x.shape} of the layer "
-                f"{op.layer.name!r} ({channels} channels): give one number or one per channel."
-            )
-        values = jnp.expand_dims(values, [i for i in range(x.ndim) if i != axis])
-    return jnp.broadcast_to(values, x.shape)
 
 
 def _positive(op: Linear, x: jax.Array) -> tuple[jax.Array, Pull]:

@@ -463,6 +463,19 @@ def test_a_step_keeps_signs_by_its_parameters(name, parameters):
     assert KNOWN[name].keeps_sign(*parameters) is kept
 
 
+def test_a_function_rises_if_the_table_says_so_and_only_then():
+    rises = dict.fromkeys(KNOWN, True)
+    for name, parameters in FACTS:
+        f = on_the_line(name, parameters)
+        rises[name] &= bool((np.diff(f) >= -1e-12 * np.abs(f[1:])).all())
+    by_levels = {"step", "quantise"}  # they may fall, and are not said to rise
+    assert not any(KNOWN[name].rises for name in by_levels)
+    told = {name: known.rises for name, known in KNOWN.items()}
+    assert {n: r for n, r in rises.items() if n not in by_levels} == {
+        n: r for n, r in told.items() if n not in by_levels
+    }
+
+
 @pytest.mark.parametrize(("name", "parameters"), FACTS, ids=str)
 def test_what_cuts_is_straight_between_whole_numbers_and_nothing_else_is(name, parameters):
     function, fine, knots = IN_NUMPY[name][0], np.linspace(-40, 40, 8001), np.arange(-40.0, 41)

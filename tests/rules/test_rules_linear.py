@@ -155,8 +155,12 @@ def test_rule_on_layer_without_bias(layer, rule):
     "layer", ["dense", "dense-on-the-right", "conv2d-asymmetric", "conv2d-depthwise", "conv3d"]
 )
 def test_rule_on_inputs_known_to_be_non_negative(layer, rule):
-    """Behind a ReLU the signed parts come from fewer products; relevance passes the ReLU."""
-    assert_agrees(behind_relu(layer), rule)
+    """Behind a ReLU the signed parts come from fewer products; relevance passes the ReLU, and the
+    box has its bounds."""
+    known, of = behind_relu(layer), RULES[rule][1]
+    of = partial(oracle.zbox, low=0.0, high=HIGH) if rule == "zbox" else of
+    expected = oracle.batched(of, known.matrix, known.x, known.R)
+    oracle.assert_close(under_every_rule(known)[rule], expected)
 
 
 @pytest.mark.parametrize("method", NAMED)
