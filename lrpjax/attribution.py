@@ -14,6 +14,7 @@ import numpy as np
 from . import checks
 from .apart import refuse_what_mixes
 from .claims import read_as, tested
+from .empty import is_empty, no_maps, no_vjp
 from .explain import read_for, read_for_target
 from .ledger import contributed, explain, substituted_sums, warn_of_what_was_lost
 from .method import Method
@@ -53,6 +54,8 @@ def vjp(
     where it gives such (under jit or vmap NaN comes through).
     """
     method = resolve_chain(method, model)
+    if is_empty(x):
+        return no_vjp(lambda x: vjp(model, x, method, start=start, layers=layers), x)
     if check:
         _check(model, x, method)
     reading = read_for(model, x, method)
@@ -181,6 +184,8 @@ def attribute(
     tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.ledger`.
     """
     method = resolve(method, model)
+    if is_empty(x):
+        return no_maps(lambda x, target: attribute(model, x, method, target=target), x, target)
     if check:
         _check(model, x, method)
     if not isinstance(method, Method):
