@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from . import checks
+from .apart import refuse_what_mixes
 from .claims import read_as, tested
+from .empty import is_empty, no_maps, no_vjp
 from .explain import read_for, read_for_target
 from .ledger import contributed, explain, substituted_sums, warn_of_what_was_lost
 from .method import Method
@@ -46,11 +48,14 @@ def vjp(
     precision or x holds integers. Inside of a function with a derivative of its own, of which its
     rule says nothing, the relevance at a layer is that of the function's body.
     Raises NotImplementedError for a layer without a rule, ValueError for unknown names, input
-    or weights that are not finite, a model in training mode, or with `check` one that is not what
-    it was read as; the map raises ValueError for
-    relevance that is not finite, and where it gives such (under jit or vmap NaN comes through).
+    or weights that are not finite, a model in training mode or one whose examples depend on one
+    another (where no table says it: as is seen at x, and not under jit), or with `check` one that
+    is not what it was read as; the map raises ValueError for relevance that is not finite, and
+    where it gives such (under jit or vmap NaN comes through).
     """
     method = resolve_chain(method, model)
+    if is_empty(x):
+        return no_vjp(lambda x: vjp(model, x, method, start=start, layers=layers), x)
     if check:
         _check(model, x, method)
     reading = read_for(model, x, method)
@@ -61,6 +66,7 @@ def vjp(
     values_at(graph, start, names)
     checks.rules_for(graph, method, below(graph, start))
     checks.warn_of_uniform_maps(graph, method, stacklevel=2)
+    refuse_what_mixes(reading)
     inner = tuple(name for name in names if name != "input")
     injected = tuple(graph.program.outputs)
     if start is not None:
@@ -178,6 +184,8 @@ def attribute(
     tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.ledger`.
     """
     method = resolve(method, model)
+    if is_empty(x):
+        return no_maps(lambda x, target: attribute(model, x, method, target=target), x, target)
     if check:
         _check(model, x, method)
     if not isinstance(method, Method):

@@ -264,8 +264,10 @@ def _alone(model: Callable, reading: Reading, outputs: jax.Array) -> Differences
     """The first example's output in a batch and in another: alone or, where it was, beside a
     second. Nothing for a model that takes no other batch, or has none."""
     program, leaves = reading.graph.program, reading.leaves
-    batch = reading.graph.axes.batch[_outputs(program)[0]]
-    sizes = {leaf.shape[:1] for leaf in leaves}
+    axes, sizes = reading.graph.axes, {leaf.shape[:1] for leaf in leaves}
+    batch = axes.batch[_outputs(program)[0]]
+    if batch is None and axes.unproven is not None and outputs.shape[:1] in sizes:
+        batch = 0  # as far as is known
     if batch is None or len(sizes) != 1 or outputs.size == 0:
         return {}
     others = [

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
+from .apart import refuse_what_mixes
 from .baselines import check_baselines
 from .graph import Graph, ending
 from .method import Method
@@ -56,7 +57,8 @@ def read_for_target(model: Callable, x: Any, method: Any, target: Any) -> Readin
     """Reads a model whose output (N, classes) is to be explained at a target.
 
     method: that will explain it, of any kind. Raises as `read_for` does, and ValueError for outputs
-    of another shape or a target out of range. Warns of a softmax at the end.
+    of another shape, a target out of range, or examples that are seen to depend on one another.
+    Warns of a softmax at the end.
     """
     rules = innermost(method)
     reading = read(model, x, fold=True) if rules is None else read_for(model, x, rules)
@@ -70,6 +72,7 @@ def read_for_target(model: Callable, x: Any, method: Any, target: Any) -> Readin
     if rules is not None:
         checks.rules_for(graph, rules, below(graph, None))
         checks.warn_of_uniform_maps(graph, rules, stacklevel=3)
+    refuse_what_mixes(reading)
     if ends := ending(graph):
         warnings.warn(
             f"{checks.ends_in(ends[-1])}: its maps explain probabilities, which depend on every "

@@ -75,6 +75,7 @@ class Axes:
     a convolution, which are its places.
     layout: None where the axes could not be followed.
     mixes: what makes one example's output depend on others, if anything does.
+    unproven: the first equation on the way to an output of which that is not known.
     """
 
     batch: dict[int, int | None]
@@ -83,6 +84,7 @@ class Axes:
     places: dict[int, tuple[int, ...]]
     layout: dict[int, Layout | None]
     mixes: Mixing | None
+    unproven: Eqn | None
 
 
 def find_axes(program: Program) -> Axes:
@@ -135,6 +137,7 @@ def find_axes(program: Program) -> Axes:
             for value, h in held.items()
         },
         mixes=_mixing(program, held, size) if batched else None,
+        unproven=next((h.opaque for h in _known_outputs(program, held) if h.opaque), None),
     )
 
 

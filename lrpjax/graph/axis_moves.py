@@ -76,7 +76,8 @@ def _part(
         elif not digits(axis):
             part = walk.resized(axis, size), 0
         if part is None:
-            return replace(walk.fresh(eqn.outputs[0]), example=example, mixed=held.mixed or eqn)
+            whole = replace(held, axes=walk.fresh(eqn.outputs[0]).axes, cut=None)
+            return replace(whole, example=example, mixed=held.mixed or eqn)
         axes.append(part[0] or walk.new(1))
         example += part[1]
     if held.example is None:
@@ -252,7 +253,8 @@ def gather(walk: Walk, eqn: Eqn, held: Operands) -> Held:
 
 
 def scatter(walk: Walk, eqn: Eqn, held: Operands) -> Held:
-    """Windows of operand 0, at the places that operand 1 says, give way to operand 2."""
+    """Windows of operand 0, at the places that operand 1 says, give way to operand 2, or it is
+    added to them."""
     source, indices, part = held
     numbers, shape = eqn.params["dimension_numbers"], out_shape(walk, eqn)
     small = walk.program.shape(eqn.inputs[2])
@@ -264,6 +266,10 @@ def scatter(walk: Walk, eqn: Eqn, held: Operands) -> Held:
     if part is not None:
         to = {i: k for i, k in zip(window, kept, strict=True) if small[i] == shape[k]}
         to |= {outer[k]: dim for k, dim in aside.items()}
+        for column, dim in enumerate(map(int, numbers.scatter_dims_to_operand_dims)):
+            k = _counting(walk.program, eqn.inputs[1], column, shape[dim])
+            if k is not None and dim in numbers.inserted_window_dims:  # x.at[arange(N), ...]
+                to[outer[k]] = dim
         part = placed(eqn, part, to, len(shape))
     if indices is not None:
         indices = placed(eqn, indices, aside, len(shape))

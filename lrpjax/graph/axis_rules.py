@@ -42,8 +42,12 @@ def each(walk: Walk, eqn: Eqn, held: Operands) -> list[Held]:
 
 def new(walk: Walk, eqn: Eqn, held: Operands) -> list[Held]:
     """Nothing is known of the output's axes."""
-    mixed = next((h.mixed for h in held if h and h.mixed), None)
-    return [replace(walk.fresh(v), mixed=mixed, unknown=True) for v in eqn.outputs]
+    sources = [h for h in held if h is not None]
+    mixed = next((h.mixed for h in sources if h.mixed), None)
+    several = any(has_batch(axis) for h in sources for axis in h.axes)
+    opaque = next((h.opaque for h in sources if h.opaque), eqn if several else None)
+    made = map(walk.fresh, eqn.outputs)
+    return [replace(h, mixed=mixed, unknown=True, opaque=opaque) for h in made]
 
 
 # --- what works along an axis --------------------------------------------------------------------

@@ -15,7 +15,7 @@ _READ_FROM: dict[str, Callable[[Primitive], bool]] = {
     "factor": lambda row: (row.is_step and row.linear != "all") or row.name == "neg",
     "fixed": lambda row: row.role in ("conv", "dot"),
     "transform": lambda row: row.role == "complex" or row.axes == "fft",
-    "sum": lambda row: row.role == "sum",
+    "sum": lambda row: row.role in ("sum", "scatter"),
     "max_pool": lambda row: row.role == "max",
     "add": lambda row: row.is_addition and row.name != "neg",
     "product": lambda row: row.is_product and row.role != "conv",

@@ -135,7 +135,7 @@ def _is_factor(eqn: Eqn) -> bool:
 
 
 def _is_sum(eqn: Eqn) -> bool:
-    return primitives.of(eqn.name).role == "sum"
+    return primitives.of(eqn.name).role in ("sum", "scatter")
 
 
 def shifts(eqns: Iterable[Eqn]) -> bool:
@@ -159,6 +159,8 @@ def _is_core(program: Program, eqn: Eqn) -> bool:
         return False
     if role == "conv":
         return eqn.inputs[0] in program.active and eqn.params["batch_group_count"] == 1
+    if role == "scatter":  # of values into constants: beside a value it is a sum of two
+        return active[0] == eqn.inputs[2] and is_real(program.avals[active[0]])
     return role in ("dot", "sum") and is_real(program.avals[active[0]])
 
 

@@ -26,6 +26,7 @@ class Held:
     mixed: the first equation that made one of its entries depend on several examples.
     cut: the last one that took some examples and left the others.
     unknown: whether the axes could not be followed.
+    opaque: the first equation that took examples of which it is not known whether it mixed them.
     """
 
     axes: tuple[Axis, ...]
@@ -33,6 +34,7 @@ class Held:
     mixed: Eqn | None = None
     cut: Eqn | None = None
     unknown: bool = False
+    opaque: Eqn | None = None
 
     @property
     def owners(self) -> tuple:
@@ -115,14 +117,17 @@ class Walk:
                 self.alike(best, other)
             axes.append(best)
         mixed = [h.mixed for h in held if h.mixed is not None]
+        opaque = [h.opaque for h in held if h.opaque is not None]
+        first = lambda eqns: min(eqns, key=lambda e: self.program.order[e.outputs[0]], default=None)
         if not mixed and len({h.owners for h in known}) > 1:
             mixed = [eqn]
         return Held(
             tuple(axes),
             known[0].example if known else None,
-            min(mixed, key=lambda e: self.program.order[e.outputs[0]], default=None),
+            first(mixed),
             next((h.cut for h in known if h.cut is not None), None),
             not known and any(h.unknown for h in held),
+            first(opaque),
         )
 
 

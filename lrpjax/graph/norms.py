@@ -167,7 +167,7 @@ def _degree_of(
     eqn: Eqn, degrees: dict[int, float | None], uniform: Mapping[int, Any]
 ) -> float | None:
     row = primitives.of(eqn.name)
-    values = row.values(len(eqn.inputs)) if row.is_move else range(len(eqn.inputs))
+    values = sorted(row.values(len(eqn.inputs)))
     known = [degrees[eqn.inputs[k]] for k in values if eqn.inputs[k] in degrees]
     own = [degree for degree in known if degree is not None]
     if row.degree == "none" or not known:

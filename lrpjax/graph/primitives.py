@@ -9,8 +9,9 @@ one: "x" where the output holds each entry of its operand exactly once, as long 
 entry: "x" where an entry of the output depends on the entries at the same place alone.
 linear: "all" where the output is linear in its values together, "each" where it is in each of
     two by itself (a product), "0" where it is in operand 0 alone.
-role: "sum", "max", "reduce" (other reductions to fewer numbers), "scan" (along an axis), "conv",
-    "dot", "complex" (of complex numbers alone), "random", "branch", "loop", or "-".
+role: "sum", "scatter" (operand 0 plus or minus operand 2 at the places that operand 1 says),
+    "max", "reduce" (other reductions to fewer numbers), "scan" (along an axis), "conv", "dot",
+    "complex" (of complex numbers alone), "random", "branch", "loop", or "-".
 axes: how axes go through, by the name of a rule in `axes`.
 sign: "keeps" where operands that are not negative give what is not negative, "any" where one such
     operand is enough, "never" where the output is never negative, "-" where none of it is known.
@@ -127,6 +128,8 @@ population_count          -      -    x      -       -       same           neve
 reduce_sum                -      -    -      all     sum     reduce         keeps  same
 reduce_window_sum         -      -    -      all     sum     window         keeps  same
 cumsum                    -      -    -      all     sum     along          keeps  same
+scatter-add               -      -    -      all     scatter scatter        keeps  same
+scatter-sub               -      -    -      all     scatter scatter        -      same
 # maxima
 reduce_max                -      -    -      -       max     reduce         keeps  same
 reduce_window_max         -      -    -      -       max     window         keeps  same
@@ -167,6 +170,7 @@ _CHOICES = {
     "linear": {"all", "each", "0", "-"},
     "role": {
         "sum",
+        "scatter",
         "max",
         "reduce",
         "scan",
@@ -240,7 +244,12 @@ class Primitive:
         return self.role in ("sum", "max", "reduce")
 
     def values(self, operands: int) -> set[int]:
-        """The numbers of the operands, of so many, that are moved; the others choose."""
+        """The numbers of the operands, of so many, that are moved or computed with; the others
+        choose."""
+        if self.role == "scatter":
+            return {0, 2}
+        if not self.is_move:
+            return set(range(operands))
         if self.moves == "all":
             return set(range(operands))
         first, dash, last = self.moves.partition("-")

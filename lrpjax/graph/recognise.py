@@ -69,7 +69,7 @@ def _affine_kind(known: Known, affine: Affine) -> str:
     if core is None:
         return "scale" if shifts(changing) else "factor"
     role = primitives.of(core.name).role
-    if role == "sum":
+    if role in ("sum", "scatter"):
         return "sum"
     if role == "dot" and not core.params["dimension_numbers"][0][0]:
         return "scale" if shifts(changing) else "factor"
@@ -143,7 +143,7 @@ def _transform(known: Known, value: int) -> Layer | None:
 def _is_linear(program: Program, eqn: Eqn) -> bool:
     row = primitives.of(eqn.name)
     active = [k for k, v in enumerate(eqn.inputs) if v in program.active]
-    moved = row.values(len(eqn.inputs)) if row.is_move else set(active)
+    moved = row.values(len(eqn.inputs))
     alone = row.linear == "all" or len(active) == 1
     return (
         len(eqn.outputs) == 1 and alone and all(row.is_linear_in(k) and k in moved for k in active)

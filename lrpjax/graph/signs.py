@@ -39,11 +39,10 @@ def _stays(eqn: Eqn, positive: set[int]) -> bool:
         return True
     if row.sign == "any":
         return any(v in positive for v in eqn.inputs)
-    values = row.values(len(eqn.inputs)) if row.is_move else range(len(eqn.inputs))
     return (
         row.sign == "keeps"
         and _fills_no_less(eqn)
-        and all(eqn.inputs[k] in positive for k in values)
+        and all(eqn.inputs[k] in positive for k in row.values(len(eqn.inputs)))
     )
 
 
