@@ -213,11 +213,9 @@ def rect(op: Op, x: jax.Array, y: jax.Array, *, percentile: float) -> Pull:
         samples = layout.by_example(y * r)
         size = samples.shape[1]
         rank = round((size - 1) * percentile / 100)
-        largest, units = jax.lax.top_k(samples, size - rank)  # a sort would take far longer
-        # By number: compiled, y R may be computed twice and the second time be rounded otherwise.
-        examples = jnp.arange(len(samples))[:, None]
-        keep = jnp.zeros(samples.shape, bool).at[examples, units].set(largest > largest[:, -1:])
-        return through(jnp.where(layout.together(keep).reshape(r.shape), r, 0))
+        tau = jax.lax.top_k(samples, size - rank)[0][:, -1:]  # a sort would take far longer
+        keep = layout.together(samples > tau).reshape(r.shape)
+        return through(jnp.where(keep, r, 0))
 
     return pull
 
