@@ -4,7 +4,9 @@ Each tensor is drawn by a generator seeded with its name, so that reference/make
 tests have the same numbers without a file of 500 MB between them.
 """
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +21,7 @@ RESNET = {  # the blocks of each stage; the convolutions of a block
     "resnet50": ((3, 4, 6, 3), 3),
 }
 CLASSES = 1000
+_HEADER = 1 << 16  # bytes of a safetensors file for names, shapes and places
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, for levels from 0 to 1
 
 
@@ -51,8 +54,30 @@ def windows(heat_map: np.ndarray, side: int) -> np.ndarray:
 
 def weights(network: str) -> Weights:
     """Every tensor of torchvision's file of that network, in its layout (OIHW)."""
-    tensors = _vgg(VGG[network]) if network in VGG else _resnet(*RESNET[network])
-    return dict(tensors)
+    return dict(_tensors(network))
+
+
+def _tensors(network: str) -> Iterable[tuple[str, np.ndarray]]:
+    return _vgg(VGG[network]) if network in VGG else _resnet(*RESNET[network])
+
+
+def write(network: str, path: Path) -> None:
+    """The same tensors to a safetensors file, each written as soon as it is drawn.
+
+    The header stands before them: it is written last, into the room that it is left.
+    """
+    header, end = {}, 0
+    with path.open("wb") as file:
+        file.seek(8 + _HEADER)
+        for name, tensor in _tensors(network):
+            kind = {"float32": "F32", "int64": "I64"}[tensor.dtype.name]
+            header[name] = {"dtype": kind, "shape": tensor.shape}
+            header[name]["data_offsets"] = (end, end := end + tensor.nbytes)
+            file.write(np.ascontiguousarray(tensor).data)
+        text = json.dumps(header).encode().ljust(_HEADER)
+        assert len(text) == _HEADER
+        file.seek(0)
+        file.write(_HEADER.to_bytes(8, "little") + text)
 
 
 def _vgg(stages: tuple[int, ...]) -> Iterable[tuple[str, np.ndarray]]:
@@ -110,8 +135,9 @@ def _with_norm(
 
 def _kernel(name: str, shape: tuple[int, ...]) -> tuple[str, np.ndarray]:
     """He-normal."""
-    deviation = np.float32(np.sqrt(2 / np.prod(shape[1:])))
-    return name, _rng(name).standard_normal(shape, np.float32) * deviation
+    kernel = _rng(name).standard_normal(shape, np.float32)
+    kernel *= np.float32(np.sqrt(2 / np.prod(shape[1:])))  # in place: VGG's largest has 400 MB
+    return name, kernel
 
 
 def _drawn(name: str, low: float, high: float, size: int) -> tuple[str, np.ndarray]:

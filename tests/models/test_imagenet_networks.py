@@ -3,6 +3,7 @@
 reference_weights.py draws the weights and the images; reference/make_models.py made the arrays.
 """
 
+import gc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import reference_weights as given
-from safetensors.numpy import save_file
 
 import lrpjax as lrp
 from lrpjax.models import resnet, vgg
@@ -43,8 +43,9 @@ def torchs(part):
 @pytest.fixture(scope="module")
 def network(request, tmp_path_factory):
     """The name of a network, and the network from a file as torchvision has it."""
+    gc.collect()  # the network before this one, which refers to itself
     path = tmp_path_factory.mktemp("weights") / f"{request.param}.safetensors"
-    save_file(given.weights(request.param), path)
+    given.write(request.param, path)
     model = getattr(lrp.models, request.param)(path)
     path.unlink()
     return request.param, model
