@@ -58,6 +58,46 @@ CALLS = {
     ],
 }
 
+W = {
+    name: jnp.asarray(RNG.normal(size=shape) / 2, jnp.float32)
+    for name, shape in {
+        **dict.fromkeys(["query", "key", "value", "inner", "gate", "position"], (4, 4)),
+        "token": (4,),
+        "out": (4, 3),
+    }.items()
+}
+TOKENS = jnp.asarray(RNG.normal(size=(2, 3, 4)), jnp.float32)
+
+
+def attending(p, x):
+    """A token, position embeddings, LayerNorm, a mask from the input, a merged batch, a gate."""
+    full = lambda a: jnp.broadcast_to(a, (len(x), 4, 4))
+    h = jnp.concatenate([full(p["token"])[:, :1], x], 1) + full(p["position"])
+    hidden = full((h == 0).all(-1)[:, None, :])
+    h = h - h.mean(-1, keepdims=True)
+    h = h * jax.lax.rsqrt((h * h).mean(-1, keepdims=True) + jnp.float32(1e-5))
+    scores = (h @ p["query"]) @ (h @ p["key"]).swapaxes(1, 2)
+    weights = jax.nn.softmax(jnp.where(hidden, jnp.float32(-1e9), scores))
+    inner = (weights @ (h @ p["value"])).reshape(-1, 4) @ p["inner"]
+    h = h + jax.nn.relu(inner).reshape(h.shape) * jax.nn.sigmoid(h @ p["gate"])
+    return h.mean(1) @ p["out"]
+
+
+ATTENDING = jax.tree_util.Partial(attending, W)
+of_tokens = lambda method: lambda: lrp.attribute(ATTENDING, TOKENS, method, target=1)
+rows = lambda measured: [row["median"] for row in measured.rows]
+CALLS |= {
+    "tokens checked": lambda: lrp.attribute(ATTENDING, TOKENS, "lrp-epsilon", check=True),
+    "tokens uniform": of_tokens(get("lrp-epsilon", attention="uniform")),
+    "tokens split": of_tokens(get("lrp-alpha2-beta1", bias="split")),
+    "tokens rect-grad": of_tokens("rect-grad"),
+    "tokens ledger": lambda: lrp.plan(ATTENDING, TOKENS, "lrp-gamma").check(TOKENS).shares,
+    "tokens csc": lambda: rows(lrp.convergence.csc(ATTENDING, TOKENS, "lrp-epsilon", key=KEY)),
+    "tokens mprt": lambda: rows(
+        lrp.sanity.mprt(ATTENDING, TOKENS, "lrp-epsilon", key=KEY, similarity="spearman")
+    ),
+}
+
 
 @pytest.fixture(scope="module")
 def usual():
