@@ -165,6 +165,10 @@ def _pieces(
             return
         if not eqns and _stops(eqn):  # it moves what is another layer's
             return
+        # What a function with a derivative of its own hands on is copied: a layer's rule may
+        # replace no derivative but the layer's.
+        if eqn.name == "copy":
+            return
         eqns.append(eqn)
         frontier = (frontier - set(eqn.outputs)) | set(program.active_inputs(eqn))
         if len(frontier) > 1:
