@@ -21,7 +21,7 @@ from . import primitives
 from .known import CLIP, KNOWN, PRELU, Parameters
 from .matching import is_prelu, recognise
 from .pieces import piece_of
-from .program import Eqn, Program
+from .program import Eqn, Program, calls_around
 
 _LARGEST = 32  # equations in an activation
 
@@ -165,6 +165,8 @@ def _pieces(
             return
         if not eqns and _stops(eqn):  # it moves what is another layer's
             return
+        if eqn.name == "copy" and any(call.foreign for call in calls_around(program, [eqn])):
+            return  # what a function hands on that brings a derivative, which no rule may replace
         eqns.append(eqn)
         frontier = (frontier - set(eqn.outputs)) | set(program.active_inputs(eqn))
         if len(frontier) > 1:

@@ -53,7 +53,8 @@ UNCLEAR = {"hard_tanh", "hard_swish", "hard_sigmoid"}
 
 def fits(net: Net, method: Method, rewriting: Rewriting) -> bool:
     """Whether this may be asked: epsilon is absolute, so that an input may not be rescaled."""
-    homogeneous = method.name != "lrp-epsilon" or rewriting.factor == 1
+    absolute = method.name == "lrp-epsilon" or method.dense is not None
+    homogeneous = not absolute or rewriting.factor == 1
     derivative = method.family not in ("gradient", "cuts") or rewriting.derivative
     able = method.family not in net.refused and derivative
     if method.family == "cuts":

@@ -274,3 +274,13 @@ def test_a_loop_may_stand_in_a_function_with_its_own_derivative():
     close(lrp.vjp(model_of(net), X, "gradient")[1](R), pulled(partial(net, P), X, R))
     with pytest.raises(NotImplementedError, match="control flow"):
         lrp.vjp(model_of(net), X, "lrp-z")
+
+
+@pytest.mark.parametrize("method", ["guided-bp", "deconv"])
+def test_a_rule_of_a_relu_does_not_replace_the_derivative_of_what_is_behind_it(method):
+    """A function that hands its input on, with -r / 2 for its derivative, right behind a ReLU."""
+    behind = lambda p, x: reversal(jax.nn.relu(x @ p["fc1"])) @ p["out"]
+    plain = lambda p, x: jax.nn.relu(x @ p["fc1"]) @ p["out"]
+    found = lrp.vjp(model_of(behind), X, method)[1](R)
+    close(found, lrp.vjp(model_of(plain), X, method)[1](-0.5 * R))
+    assert np.abs(found).max() > 0
