@@ -143,6 +143,12 @@ def _stops(eqn: Eqn) -> bool:
     return eqn.name == "stop_gradient"
 
 
+def is_function_of_one(program: Program, uniform: dict[int, np.ndarray], value: int) -> bool:
+    """Whether each entry of a value is some function of the one entry of another: an activation,
+    known or not."""
+    return next(_pieces(program, value, uniform), None) is not None
+
+
 def _pieces(
     program: Program, value: int, uniform: dict[int, np.ndarray]
 ) -> Iterator[tuple[int, tuple[Eqn, ...], set[int]]]:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from . import primitives
-from .activations import find_activation
+from .activations import find_activation, is_function_of_one
 from .fold import Affine, Context, find_affine, rounds, shifts
 from .layer import Layer
 from .norms import find_norm
@@ -189,11 +189,14 @@ def _is_complex(program: Program, value: int) -> bool:
 
 def _choice(known: Known, value: int) -> Layer | None:
     """Entries of values, chosen by truth values that depend on the input too: a padding mask that
-    is computed from it. What chooses has no relevance, and is an input of the layer only where
-    none of the values depends on the model's: the numbers are then made of truth values."""
+    is computed from it, and no function of each entry, which an activation would be. What chooses
+    has no relevance, and is an input of the layer only where none of the values depends on the
+    model's: the numbers are then made of truth values."""
     program, eqn = known.program, known.program.producer[value]
     row = primitives.of(eqn.name)
     if not row.chooses or not is_real(program.avals[value]):
+        return None
+    if is_function_of_one(program, known.uniform, value):
         return None
     moved = [eqn.inputs[k] for k in sorted(row.values(len(eqn.inputs)))]
     active = dict.fromkeys(v for v in moved if v in program.active)

@@ -77,6 +77,9 @@ def test_what_is_taken_of_two_values_keeps_its_relevance():
 
 def test_numbers_that_truth_values_choose_take_no_relevance_but_are_refused():
     model = lambda x: (jnp.where(x > 0, 2.0, -1.0) + x) @ Q
+    with pytest.raises(NotImplementedError, match="no rule for the primitive 'select_n'"):
+        lrp.attribute(model, X[0], "lrp-z", target=0)
+    model = lambda x: (jnp.where((x > 0).any(1, keepdims=True), 2.0, -1.0) + x) @ Q
     with pytest.raises(NotImplementedError, match="reaches truth values or integers"):
         lrp.attribute(model, X[0], "lrp-z", target=0)
 

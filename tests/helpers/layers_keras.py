@@ -120,6 +120,7 @@ REFUSED_ACTIVATIONS = {
     "squareplus": "square",
 }
 SHAPES = {
+    "Masking": case(TOKENS, "Masking"),
     "Flatten": case(IMAGE, "Flatten"),
     "Reshape": case(IMAGE, "Reshape", (8, 4)),
     "Permute": case(IMAGE, "Permute", (3, 1, 2)),
@@ -194,5 +195,4 @@ NOT_COVERED = {
     },
     "Maximum": ("max", merged("Maximum")),
     "Minimum": ("min", merged("Minimum")),
-    "Masking": ("select_n", case(TOKENS, "Masking")),
 }
