@@ -11,7 +11,7 @@ import lrpjax as lrp
 
 from . import backward
 from .blocks_special import dead_end, one_channel, tied
-from .check import case, error, library_method, plain
+from .check import case, library_method, plain
 from .draw import draw
 from .program import Style, function, laid, model
 from .rewriting import REWRITINGS, merged
@@ -98,9 +98,10 @@ def test_one_channel_has_no_direction_and_the_others_have():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_parameter_is_randomised_once_at_its_uppermost_use(seed):
     """The similarities of one layer's randomisation at a time, from maps of the oracle."""
-    seeds = range(seed, 10**4, 3)  # BatchNorm's parameters are those of the product in front
+    # BatchNorm's parameters are those of the product in front; of ties the oracle does not say.
+    others, seeds = {"affine", "max_pool", "max_over"}, range(seed, 10**4, 3)
     cases = (case(s, BY_NAME["input-x-gradient"], REWRITINGS[0], holding=tied) for s in seeds)
-    drawn = next(c for c in cases if "affine" not in {n.kind for n in c.net.nodes})
+    drawn = next(c for c in cases if others.isdisjoint(n.kind for n in c.net.nodes))
     drawn = replace(drawn, style=replace(drawn.style, outer="jit"))
     net, (network, x) = drawn.net, plain(drawn)
     rng = np.random.default_rng(seed)
@@ -126,8 +127,10 @@ def test_a_parameter_is_randomised_once_at_its_uppermost_use(seed):
         assert row["share"] == pytest.approx(sizes[name] / sum(sizes.values()))
         assert len(row["shared"]) == len(uses[name]) - 1
         after = explain({**net.params, name: other[name]})
-        wanted = [np.corrcoef(a, b)[0, 1] for a, b in zip(before, after, strict=True)]
-        assert error(row["values"], wanted) < 1e-6
+        with np.errstate(invalid="ignore"):  # a map of zeros is like nothing, and has no value
+            wanted = [np.corrcoef(a, b)[0, 1] for a, b in zip(before, after, strict=True)]
+        values = [np.nan if value is None else value for value in row["values"]]
+        np.testing.assert_allclose(values, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
