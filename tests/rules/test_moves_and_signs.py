@@ -112,8 +112,17 @@ def test_the_straight_through_spelling_is_the_activation(method):
 
 
 def test_the_straight_through_spelling_of_what_has_no_rule_is_refused():
-    with pytest.raises(NotImplementedError, match="no rule for the primitive 'round'"):
-        ones(straight_through(jnp.round), X, "lrp-z")
+    with pytest.raises(NotImplementedError, match="no rule for the primitive 'sin'"):
+        ones(straight_through(jnp.sin), X, "lrp-z")
+
+
+def test_relevance_passes_through_steps_that_a_model_trains_straight_through():
+    """y = round(x W) V: what each rounded unit has is shared out by x W, unrounded."""
+    z = X @ W
+    h = np.round(z)
+    to_units = (h[:, :, None] * V / (h @ V)[:, None, :]).sum(2)
+    expected = (X[:, :, None] * W * (to_units / z)[:, None, :]).sum(2)
+    np.testing.assert_allclose(ones(straight_through(jnp.round), X, "lrp-z"), expected, rtol=1e-6)
 
 
 MIX = np.random.default_rng(5).normal(size=(4, 4))
