@@ -78,10 +78,21 @@ class Makers:
             return False
         dtype = lambda v: self._program.avals[v].dtype
         signal = any(jnp.issubdtype(dtype(v), jnp.inexact) for v in self._program.inputs)
-        hides = (np.bool_, np.integer) if signal else (np.bool_,)
-        truth = lambda v: any(np.issubdtype(dtype(v), kind) for kind in hides)
+        given = lambda v: signal and self._is_given_whole(v)
+        truth = lambda v: dtype(v) == np.dtype(bool) or given(v)
         inner = [v for eqn in maker.eqns for v in eqn.inputs if v in self._program.active]
         return any(map(truth, inner)) or all(map(self.is_mask, maker.inputs))
+
+    def _is_given_whole(self, value: int) -> bool:
+        """Whether it is an input of whole numbers, moved at most: none that the model rounds."""
+        program = self._program
+        if not np.issubdtype(program.avals[value].dtype, np.integer):
+            return False
+        made = program.producer.get(value)
+        if made is None:
+            return value in program.inputs
+        moved = primitives.of(made.name).is_move
+        return moved and all(map(self._is_given_whole, program.active_inputs(made)))
 
     def is_attention(self, value: int) -> bool:
         return self._passed(value, "softmax")

@@ -52,10 +52,13 @@ def around(layer):
 @CASES
 def test_the_gradient_is_that_of_jax(layer, primitive, method, times):
     model = around(layer)
-    out, pull = jax.vjp(model, X)
+    # Of several examples the first one's branch would be that of all, which is refused.
+    x = X[:1] if layer is MODELS["branching"][0] else X
+    out, pull = jax.vjp(model, x)
     (expected,) = pull(jnp.ones_like(out))
-    found = lrp.vjp(model, X, method)[1](jnp.ones_like(out))
-    np.testing.assert_allclose(found, times * expected, rtol=0, atol=EXACT)
+    found = lrp.vjp(model, x, method)[1](jnp.ones_like(out))
+    factor = times if isinstance(times, int) else times[: len(x)]
+    np.testing.assert_allclose(found, factor * expected, rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("method", ["guided-bp", "deconv", "rect-grad"])
