@@ -30,6 +30,11 @@ def read_twice(h):
     return h + jax.nn.relu(h)
 
 
+def straight_through(step):
+    """Computes the step, and is trained as if it were not there (Bengio et al. 2013)."""
+    return function(lambda x: x + lax.stop_gradient(step(x) - x))
+
+
 def blurred(x):
     kernel = np.ones((2, 2, 2, 2), x.dtype) / 8
     return lax.conv_general_dilated(
@@ -103,6 +108,11 @@ LAYERS = {
     "sparse_sigmoid": function(jax.nn.sparse_sigmoid),
     "scatter": function(lambda x: x.at[:, 0].set(1.0)),
     "segment_sum": function(lambda x: jax.ops.segment_sum(x.T, GROUPS, 2).T),
+    "subtracted in place": function(lambda x: jnp.ones_like(x).at[:, GROUPS].subtract(x)),
+    "straight through sign": straight_through(jnp.sign),
+    "straight through a step": straight_through(lambda x: jnp.where(x > 0, 1.0, 0.0)),
+    "straight through round": straight_through(jnp.round),
+    "a choice": function(lambda x: jnp.where(x.sum(1, keepdims=True) > 0, x, x[:, ::-1])),
     "steps before two readers": function(lambda x: read_twice(-(jax.nn.relu(x) * 3) / 2 + 1)),
     "a blur": function(Partial(lambda s, x: blurred(x) * s, np.ones(2)), (4, 4, 2)),
     "fft": function(lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * 1j, x.shape[1])),
