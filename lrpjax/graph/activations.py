@@ -93,17 +93,25 @@ def find_activation(
     """The activation that ends in `value`: the smallest known piece of the program.
 
     What cuts at one bound takes in what cuts at the other (relu6 is a minimum of a maximum), and a
-    clip the affine map that makes it a hard sigmoid.
+    clip the affine map that makes it a hard sigmoid. The negative of log_sigmoid(h) is that, and
+    not softplus(-h), although its own first step makes -h: a negation in front is a sign.
     """
     known = partial(_known, program, uniform, value)
     pieces = _pieces(program, value, uniform)
     found = next(filter(None, (known(*piece) for piece in pieces)), None)
-    if found is not None and found.bounds == 1:
+    if found is None:
+        return None
+    *rest, last = found.eqns
+    if _is_affine(last) and len(before := program.active_inputs(last)) == 1:
+        inner = find_activation(program, uniform, before[0])
+        if inner is not None and set(inner.eqns) > set(rest):
+            return None
+    if found.bounds == 1:
         inner = find_activation(program, uniform, found.root)
         if inner is not None and inner.bounds == 1:
             both = known(inner.root, inner.eqns + found.eqns, set())
             found = both if both is not None and both.bounds == 2 else found
-    if found is not None and found.name == CLIP:
+    if found.name == CLIP:
         for root, eqns, trained in _pieces(program, found.root, uniform):
             if trained or not all(map(_is_affine, eqns)):
                 break

@@ -140,6 +140,12 @@ CENTRED = {  # one difference, spelled twice
         lambda h: h + (-h.mean(1, keepdims=True)),
         lambda h: (-h.mean(1, keepdims=True)) + h,
     ),
+    "an activation that begins with a sign": (
+        lambda h: h - jax.nn.log_sigmoid(h @ MIX),
+        lambda h: h + (-jax.nn.log_sigmoid(h @ MIX)),
+        lambda h: jax.nn.log_sigmoid(h @ MIX) * -1.0 + h,
+        lambda h: h + (-jax.nn.log_sigmoid(h @ MIX).reshape(2, 2, 2)).reshape(2, 4),
+    ),
 }
 
 
