@@ -160,14 +160,3 @@ def sliced(axis: Axis, first: int, count: int, step: int, new: New) -> tuple[Axi
     if head.label != BATCH:
         return (*new(count // inner), *rest), 0
     return (Factor(BATCH, head.stride * step, count // inner), *rest), block * head.stride
-
-
-def kept_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Pairs (old axis, new axis) that a reshape leaves alone."""
-    if 0 in old:  # no numbers to count with: those in front that are as long as before
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False))
-        return [(i, i) for i, _ in enumerate(same)]
-    of_no_label = lambda size: (Factor(-1, 1, size),)
-    axes, _ = reshaped([(Factor(i + 1, 1, n),) for i, n in enumerate(old)], new, of_no_label)
-    found = [(axis[0].label - 1, j, axis) for j, a in enumerate(axes) if len(axis := core(a)) == 1]
-    return [(i, j) for i, j, axis in found if i >= 0 and axis[0].size == old[i]]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from . import primitives
 from .program import Eqn, Program, is_real
-from .varying import Axes, pull_axes, push_axes
+from .varying import Axes, pull_through, push_through
 
 
 @dataclass(frozen=True)
@@ -238,11 +238,8 @@ def _before(context: Context, core: Eqn, value: int) -> list[Eqn]:
     start = 0
     for k, eqn in enumerate(chain):
         if _is_factor(eqn):
-            axes: Axes | set[int] = _constant_axes(context, eqn)
-            for step in chain[k + 1 :]:
-                if not _is_step(program, step):
-                    axes = push_axes(program, step, axes)
-            if not axes <= allowed:
+            moves = [step for step in chain[k + 1 :] if not _is_step(program, step)]
+            if not push_through(program, moves, _constant_axes(context, eqn)) <= allowed:
                 start = k + 1
     while start < len(chain) and not _is_step(program, chain[start]):
         start += 1
@@ -275,10 +272,7 @@ def _constant_axes(context: Context, eqn: Eqn) -> Axes:
     return context.varying[next(v for v in eqn.inputs if v not in context.program.active)]
 
 
-def _pulled(context: Context, before: list[Eqn], eqn: Eqn) -> Axes | set[int]:
+def _pulled(context: Context, before: list[Eqn], eqn: Eqn) -> set[int]:
     """The axes along which a factor's constant varies, as axes of the core's output."""
-    axes: Axes | set[int] = _constant_axes(context, eqn)
-    for step in reversed(before):
-        if not _is_step(context.program, step):
-            axes = pull_axes(context.program, step, axes)
-    return axes
+    moves = [step for step in before if not _is_step(context.program, step)]
+    return pull_through(context.program, moves, _constant_axes(context, eqn))

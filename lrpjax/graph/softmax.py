@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import primitives
 from .program import Eqn, Program
-from .varying import can_follow, push_axes
+from .varying import can_follow, push_through
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,8 @@ def _stands_where_it_was(program: Program, summed: Eqn, steps: list[Eqn]) -> boo
 
 def _places(program: Program, reduction: Eqn, steps: list[Eqn]) -> list[set[int]]:
     """Where each axis that a reduction has left is behind the steps."""
-    places = []
-    for axis in range(len(program.shape(reduction.outputs[0]))):
-        place = {axis}
-        for eqn in reversed(steps):
-            place = push_axes(program, eqn, place)
-        places.append(place)
-    return places
+    left = range(len(program.shape(reduction.outputs[0])))
+    return [push_through(program, steps[::-1], {axis}) for axis in left]
 
 
 def _back_to(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import primitives
-from .factors import kept_axes
+from .factors import Axis, Factor, length, reshaped
 from .program import Eqn, Program
 
 Axes = frozenset[int]
@@ -33,54 +35,89 @@ def _through(program: Program, eqn: Eqn, varying: dict[int, Axes], long: Axes) -
 
 def push_axes(program: Program, eqn: Eqn, axes: Axes | set[int]) -> set[int]:
     """Where a set of axes of an equation's input is in its output."""
-    return {i for i, sources in enumerate(_origins(program, eqn)) if axes & sources}
+    return push_through(program, [eqn], axes)
 
 
-def pull_axes(program: Program, eqn: Eqn, axes: Axes | set[int]) -> set[int]:
-    """Where a set of axes of an equation's output is in its input."""
-    origin = _origins(program, eqn)
-    return set().union(*(origin[i] for i in axes)) if axes else set()
+def push_through(program: Program, eqns: Sequence[Eqn], axes: Axes | set[int]) -> set[int]:
+    """Where a set of axes of the first equation's input is in the last one's output. Each reads
+    the one before it."""
+    if not eqns:
+        return set(axes)
+    return {i for i, sources in enumerate(_origins(program, eqns)) if axes & sources}
 
 
-def _origins(program: Program, eqn: Eqn) -> list[set[int]]:
-    """For each axis of an equation's output, the axes of its input that it is made of."""
-    source = (program.active_inputs(eqn) or eqn.inputs)[0]
-    shape, out = program.shape(source), program.shape(eqn.outputs[0])
-    rule = _ORIGINS.get(primitives.of(eqn.name).axes, _in_place)
-    return rule(eqn.params, shape, out)
+def pull_through(program: Program, eqns: Sequence[Eqn], axes: Axes | set[int]) -> set[int]:
+    """Where a set of axes of the last equation's output is in the first one's input."""
+    if not eqns:
+        return set(axes)
+    origins = _origins(program, eqns)
+    return set().union(*(origins[i] for i in axes))
+
+
+def _origins(program: Program, eqns: Sequence[Eqn]) -> list[set[int]]:
+    """For each axis of the last output, the axes of the first input that it is made of: what one
+    reshape merges and another takes apart is where it was."""
+    read = lambda eqn: (program.active_inputs(eqn) or eqn.inputs)[0]
+    sources = _Sources()
+    axes = [sources.add(n, {i}) for i, n in enumerate(program.shape(read(eqns[0])))]
+    for eqn in eqns:
+        rule = _ORIGINS.get(primitives.of(eqn.name).axes, _in_place)
+        axes = rule(sources, eqn.params, axes, program.shape(eqn.outputs[0]))
+    return [sources.of(axis) for axis in axes]
 
 
 Shape = tuple[int, ...]
 
 
-def _in_place(params: dict, shape: Shape, out: Shape) -> list[set[int]]:
-    if len(shape) != len(out):
-        return [set(range(len(shape))) for _ in out]
-    return [{i} for i in range(len(out))]
+class _Sources:
+    """By the label of a factor, the axes in front that it is made of."""
+
+    def __init__(self) -> None:
+        self.known: list[set[int]] = [set()]  # no label is the batch's
+
+    def add(self, size: int, axes: set[int]) -> Axis:
+        """An axis of a new factor."""
+        self.known.append(axes if size > 1 else set())
+        return (Factor(len(self.known) - 1, 1, size),)
+
+    def of(self, axis: Axis) -> set[int]:
+        return set().union(*(self.known[f.label] for f in axis if f.size > 1))
 
 
-def _transposed(params: dict, shape: Shape, out: Shape) -> list[set[int]]:
-    return [{i} for i in params["permutation"]]
+def _in_place(sources: _Sources, params: dict, axes: list[Axis], out: Shape) -> list[Axis]:
+    if len(axes) != len(out):
+        return [sources.add(n, set().union(*map(sources.of, axes))) for n in out]
+    as_long = lambda axis, n: axis if length(axis) == n else sources.add(n, sources.of(axis))
+    return [as_long(axis, n) for axis, n in zip(axes, out, strict=True)]
 
 
-def _squeezed(params: dict, shape: Shape, out: Shape) -> list[set[int]]:
-    return [{i} for i in range(len(shape)) if i not in params["dimensions"]]
+def _transposed(sources: _Sources, params: dict, axes: list[Axis], out: Shape) -> list[Axis]:
+    return [axes[i] for i in params["permutation"]]
 
 
-def _reduced(params: dict, shape: Shape, out: Shape) -> list[set[int]]:
-    return [{i} for i in range(len(shape)) if i not in params["axes"]]
+def _squeezed(sources: _Sources, params: dict, axes: list[Axis], out: Shape) -> list[Axis]:
+    return [axis for i, axis in enumerate(axes) if i not in params["dimensions"]]
 
 
-def _broadcast(params: dict, shape: Shape, out: Shape) -> list[set[int]]:
-    back = {int(o): i for i, o in enumerate(params["broadcast_dimensions"])}
-    here = lambda o: o in back and shape[back[o]] == out[o]
-    return [{back[o]} if here(o) else set() for o in range(len(out))]
+def _reduced(sources: _Sources, params: dict, axes: list[Axis], out: Shape) -> list[Axis]:
+    return [axis for i, axis in enumerate(axes) if i not in params["axes"]]
 
 
-def _reshaped(params: dict, shape: Shape, out: Shape) -> list[set[int]]:
-    pairs = {new: old for old, new in kept_axes(shape, out)}
-    mixed = {i for i, n in enumerate(shape) if n > 1} - set(pairs.values())
-    return [{pairs[i]} if i in pairs else (mixed if out[i] > 1 else set()) for i in range(len(out))]
+def _broadcast(sources: _Sources, params: dict, axes: list[Axis], out: Shape) -> list[Axis]:
+    back = {int(o): axes[i] for i, o in enumerate(params["broadcast_dimensions"])}
+    here = lambda o: o in back and length(back[o]) == out[o]
+    return [back[o] if here(o) else sources.add(n, set()) for o, n in enumerate(out)]
+
+
+def _reshaped(sources: _Sources, params: dict, axes: list[Axis], out: Shape) -> list[Axis]:
+    order = params.get("dimensions") or range(len(axes))
+    axes = [axes[i] for i in order]
+    if 0 in out:  # no numbers to count with
+        return [sources.add(2, set().union(*map(sources.of, axes))) for _ in out]
+    mixed = set[int]()  # of what is torn to pieces
+    made, torn = reshaped(axes, out, lambda size: sources.add(size, mixed))
+    mixed |= sources.of(torn)
+    return made
 
 
 # The rules, by the word in the column `axes` of the primitives, under which axes can be followed.

@@ -1,5 +1,6 @@
 """Axes as products of factors, against the numbers themselves moved by numpy."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,11 +10,12 @@ from lrpjax.graph.factors import (
     apart,
     core,
     digits,
-    kept_axes,
     length,
     reshaped,
     sliced,
 )
+from lrpjax.graph.trace import trace
+from lrpjax.graph.varying import pull_through, push_through
 
 RANDOM = np.random.default_rng(0)
 
@@ -118,9 +120,32 @@ def test_an_axis_comes_apart_where_a_factor_divides():
     assert apart(axis, 4) is None
 
 
-def test_axes_that_a_reshape_leaves_alone_are_paired():
-    assert kept_axes((2, 3, 4), (2, 12)) == [(0, 0)]
-    assert kept_axes((2, 12), (2, 3, 4)) == [(0, 0)]
-    assert kept_axes((2, 3, 1), (1, 2, 3)) == [(0, 1), (1, 2)]
-    assert kept_axes((4, 6, 5), (6, 4, 5)) == [(2, 2)]
-    assert kept_axes((2, 1, 3), (2, 1, 3)) == [(0, 0), (1, 1), (2, 2)]
+CHAINS = {  # what moves entries, and the shape of what it moves
+    "left alone": (lambda x: x.reshape(2, 12), (2, 3, 4)),
+    "split": (lambda x: x.reshape(2, 3, 4), (2, 12)),
+    "ones": (lambda x: x.reshape(1, 2, 3), (2, 3, 1)),
+    "torn": (lambda x: x.reshape(6, 4, 5), (4, 6, 5)),
+    "torn and put together": (lambda x: x.reshape(3, 2, 5).reshape(2, 3, 5), (2, 3, 5)),
+    "merged and split again": (lambda x: x.reshape(2, 24).reshape(2, 4, 3, 2), (2, 4, 3, 2)),
+    "merged, turned, split again": (lambda x: x.reshape(6, 4).T.reshape(4, 2, 3), (2, 3, 4)),
+    "merged, longer, split again": (lambda x: x.reshape(1, 6, 1).squeeze().reshape(2, 3), (2, 3)),
+    "a part": (lambda x: x[:, :2].reshape(4, 4), (2, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_where_axes_go_is_where_the_numbers_vary(name):
+    """An axis behind the moves is made of one in front where numbers that vary along that vary
+    along it. Of what is torn to pieces more may be said, never less."""
+    move, shape = CHAINS[name]
+    program = trace(move, np.zeros(shape))[0]
+    out = program.shape(program.outputs[0])
+    for axis, size in enumerate(shape):
+        numbers = np.arange(size).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        moved = np.asarray(move(jnp.broadcast_to(numbers, shape)))
+        varying = {i for i in range(len(out)) if (np.diff(moved, axis=i) != 0).any()}
+        found = push_through(program, program.eqns, {axis})
+        assert found >= varying
+        assert found == varying or "torn" in name
+        for i in range(len(out)):
+            assert (axis in pull_through(program, program.eqns, {i})) is (i in found)

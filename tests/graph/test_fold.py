@@ -270,6 +270,18 @@ FOLDED = {
         VECTOR,
     ),
     "bias in two steps": (lambda x: 2 * (x @ W + B) + B, VECTOR),
+    "conv, merged and split again, norm": (
+        lambda x: norm(conv(x).reshape(2, -1).reshape(2, 6, 6, 4)),
+        IMAGE,
+    ),
+    "conv, images merged and split again, norm": (
+        lambda x: norm(conv(x).transpose(0, 3, 1, 2).reshape(8, 6, 6).reshape(2, 4, 6, 6), 1),
+        IMAGE,
+    ),
+    "norm, merged and split again, conv": (
+        lambda x: conv((norm(x).reshape(2, 6, -1) * 2).reshape(2, 6, 6, 3)),
+        IMAGE,
+    ),
 }
 
 
