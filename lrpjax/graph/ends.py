@@ -6,8 +6,7 @@ logit, whose sign a probability does not have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from .fold import is_step
 from .layer import Layer
 from .layers import Graph
 from .pieces import numpy_value
-from .program import Eqn
 
 _THROUGH = ("structure", "choice", "factor", "scale", "sum", "max_pool", "fixed", "add", "norm")
 _IN_PLACE = ("structure", "factor", "scale")
@@ -29,38 +27,64 @@ def ending(graph: Graph) -> list[Layer]:
     first state is a value between the two."""
     maker = {v: layer for layer in graph.layers for v in layer.outputs}
     gates = _gates(graph, maker)
-    waiting = [_Way(v, False, ()) for v in graph.program.outputs]
-    seen, found = set[_Way](), set[Layer]()
-    while waiting:
-        way = waiting.pop()
-        layer = maker.get(way.value)
-        if way in seen or layer is None or _is_zero(graph, layer):
-            continue
-        seen.add(way)
-        if _ends(maker, layer) or _ends_shifted(graph, layer, way.steps):
-            if not (way.added and layer in gates):
-                found.add(layer)
-        elif _goes_on(layer):
-            added, steps = way.added or layer.kind == "add", (*_steps(layer), *way.steps)
-            waiting.extend(_Way(v, added, steps) for v in layer.inputs)
-        elif layer.kind == "product":
-            others = (v for k, v in enumerate(layer.inputs) if k != layer.detail.weighs)
-            waiting.extend(_Way(v, way.added, ()) for v in others)
+    reached = _Reached(graph.program.outputs)
+    found = set[Layer]()
+    for layer in reversed(graph.layers):
+        for added in (False, True):
+            zeros = reached.at(layer.outputs, added)
+            if zeros is None or _is_zero(graph, layer):
+                continue
+            if _ends(maker, layer) or _ends_shifted(layer, zeros):
+                if not (added and layer in gates):
+                    found.add(layer)
+            elif _goes_on(layer):
+                before = _before(graph, layer, zeros)
+                reached.add(layer.inputs, added or layer.kind == "add", before)
+            elif layer.kind == "product":
+                weighed = [v for k, v in enumerate(layer.inputs) if k != layer.detail.weighs]
+                reached.add(weighed, added, _AS_IT_IS)
     return sorted(found, key=lambda layer: layer.place)
 
 
-@dataclass(frozen=True)
-class _Way:
-    """A value that reaches the output; whether it is a summand there, and the steps by constants
-    that it goes through."""
-
-    value: int
-    added: bool
-    steps: tuple[Eqn, ...]
+Zeros = tuple[float, float]  # the least and the largest
+_AS_IT_IS: Zeros = (0.0, 0.0)
+_NOWHERE: Zeros = (np.inf, -np.inf)
+_ROUNDING = 1e-9  # of where the steps are 0
 
 
-def _steps(layer: Layer) -> tuple[Eqn, ...]:
-    return tuple(eqn for eqn in layer.eqns if layer.kind in _IN_PLACE and is_step(eqn))
+class _Reached:
+    """The values that reach the output, as a summand there or not; and where the steps by constants
+    that they go through make them 0, on all ways together."""
+
+    def __init__(self, outputs: Iterable[int]) -> None:
+        self.zeros = {(v, False): _AS_IT_IS for v in outputs}
+
+    def at(self, values: Iterable[int], added: bool) -> Zeros | None:
+        """None where none of the values reaches it so."""
+        found = [self.zeros[v, added] for v in values if (v, added) in self.zeros]
+        return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+    def add(self, values: Iterable[int], added: bool, zeros: Zeros) -> None:
+        for v in values:
+            low, high = self.zeros.get((v, added), _NOWHERE)
+            self.zeros[v, added] = min(low, zeros[0]), max(high, zeros[1])
+
+
+def _before(graph: Graph, layer: Layer, zeros: Zeros) -> Zeros:
+    """Which numbers in front of a layer its steps turn into those: c x + d is r at (r - d) / c.
+    Nowhere, where its constants are not one number everywhere."""
+    numbers = np.array([0.0, 1.0])
+    for eqn in layer.eqns if layer.kind in _IN_PLACE else ():
+        if is_step(eqn):
+            known = [
+                numbers if v in graph.program.active else graph.uniform.get(v) for v in eqn.inputs
+            ]
+            if any(number is None for number in known):
+                return _NOWHERE
+            numbers = numpy_value(eqn.name, *known)
+    shift, factor = numbers[0], numbers[1] - numbers[0]
+    ends = sorted((r - shift) / factor for r in zeros)
+    return (ends[0], ends[1]) if zeros != _NOWHERE and factor != 0 else _NOWHERE
 
 
 def _goes_on(layer: Layer) -> bool:
@@ -105,20 +129,13 @@ def _one_sign(low: float, high: float) -> bool:
     return low >= 0 or high <= 0
 
 
-def _ends_shifted(graph: Graph, layer: Layer, steps: Sequence[Eqn]) -> bool:
+def _ends_shifted(layer: Layer, zeros: Zeros) -> bool:
     """Whether the steps behind an activation of both signs make its values ones of one sign, as in
-    the sigmoid (1 + tanh z) / 2."""
-    if layer.kind != "activation" or not steps or _one_sign(*layer.detail.range):
+    the sigmoid (1 + tanh z) / 2: they are 0 at none of its values."""
+    if layer.kind != "activation":
         return False
-    bounds = np.array(layer.detail.range)
-    for eqn in steps:
-        operands = [
-            bounds if v in graph.program.active else graph.uniform.get(v) for v in eqn.inputs
-        ]
-        if any(operand is None for operand in operands):
-            return False
-        bounds = numpy_value(eqn.name, *operands)
-    return _one_sign(*np.sort(bounds))
+    low, high = (end * (1 - _ROUNDING) for end in layer.detail.range)
+    return not _one_sign(low, high) and zeros != _NOWHERE and (zeros[0] <= low or zeros[1] >= high)
 
 
 def _is_log_of_sum(maker: dict[int, Layer], layer: Layer) -> bool:

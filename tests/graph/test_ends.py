@@ -63,15 +63,25 @@ def test_lrp_is_refused_and_the_gradient_warns_of_a_sigmoid_at_the_end(end):
         lrp.attribute(model, X, "gradient", target=0)
 
 
-SHIFTED = {
-    "tanh": lambda z: (1 + jnp.tanh(z)) / 2,
-    "elu": lambda z: jax.nn.elu(z)[:, None, :] * 2 + 2,
-}
+def mixed_with_itself(y):
+    """2 to the power of 40 ways to the output, on each of which y is multiplied by a number."""
+    for _ in range(40):
+        y = 0.25 * y + 0.5 * y
+    return y
 
 
-@pytest.mark.parametrize("name", SHIFTED)
-def test_a_shift_that_makes_the_values_positive_is_a_sigmoid_too(name):
-    model = lambda x: SHIFTED[name](x @ W).reshape(2, 4)
+SHIFTED = [
+    ("tanh", lambda z: (1 + jnp.tanh(z)) / 2),
+    ("tanh", lambda z: 0.7 / 3 - jnp.tanh(z) * 0.7 / 3),
+    ("tanh", lambda z: jnp.stack([jnp.tanh(z) - 2, jnp.tanh(z)]).mean(0)),
+    ("tanh", lambda z: mixed_with_itself(1 + jnp.tanh(z))),
+    ("elu", lambda z: jax.nn.elu(z)[:, None, :] * 2 + 2),
+]
+
+
+@pytest.mark.parametrize(("name", "end"), SHIFTED)
+def test_a_shift_that_makes_the_values_positive_is_a_sigmoid_too(name, end):
+    model = lambda x: end(x @ W).reshape(2, 4)
     with pytest.raises(NotImplementedError, match=rf"ends in {name} \("):
         lrp.attribute(model, X, "lrp-z", target=0)
     with pytest.warns(UserWarning, match=f"ends in {name}"):
@@ -121,6 +131,8 @@ INSIDE = {
     "softmax below a layer": lambda z: jax.nn.softmax(z) @ W.T,
     "sigmoid below a layer": lambda z: jax.nn.sigmoid(z) @ W.T,
     "tanh at the end": jnp.tanh,
+    "tanh of both signs on all ways": lambda z: mixed_with_itself(jnp.tanh(z)),
+    "tanh, shifted there and back": lambda z: (1 + jnp.tanh(z)).reshape(2, 2, 2).reshape(2, 4) - 1,
     "relu at the end": jax.nn.relu,
     "a gate at the end": lambda z: z * jax.nn.sigmoid(z[:, :1]),
     "attention at the end": lambda z: jax.nn.softmax(z) * z,
