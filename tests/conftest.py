@@ -15,6 +15,8 @@ from threadpoolctl import threadpool_limits
 
 jax.config.update("jax_enable_x64", True)
 os.environ["KERAS_BACKEND"] = "jax"
+# What JAX traces are many objects, few of them garbage: looking for it took a tenth of all time.
+gc.set_threshold(200_000, 20, 100)
 # The threads of numpy's linear algebra wait for each other at full speed: where the workers already
 # take every core, a decomposition takes three times the processor time on two threads.
 threadpool_limits(1)
