@@ -38,11 +38,18 @@ def not_finite(values: Sequence[Any]) -> list[int]:
         for place, value in enumerate(values)
         if is_concrete(value) and jnp.issubdtype(value.dtype, jnp.floating)
     ]
-    if not known:
-        return []
-    with outside_traces():  # also where the call stands inside a jit or a vmap
-        fine = np.asarray(_all_finite([value for _, value in known]))
-    return [place for (place, _), ok in zip(known, fine, strict=True) if not ok]
+    bad = [place for place, value in known if _is_on_host(value) and not np.isfinite(value).all()]
+    away = [(place, value) for place, value in known if not _is_on_host(value)]
+    if away:
+        with outside_traces():  # also where the call stands inside a jit or a vmap
+            fine = np.asarray(_all_finite([value for _, value in away]))
+        bad += [place for (place, _), ok in zip(away, fine, strict=True) if not ok]
+    return sorted(bad)
+
+
+def _is_on_host(value: Any) -> bool:
+    """Whether numpy sees the numbers where they are: nothing to compile, nothing to fetch."""
+    return isinstance(value, np.ndarray) or {d.platform for d in value.devices()} == {"cpu"}
 
 
 def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import checks
 from .graph import Graph, Layer, evaluate, is_real, run, single, trace
@@ -53,7 +54,9 @@ def read(model: Callable, x: Any, *, fold: bool) -> Reading:
 
 
 def _without_infinity(constant: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isinf(constant), 0, constant) if is_real(constant) else constant
+    if not is_real(constant) or (checks.is_concrete(constant) and not np.isinf(constant).any()):
+        return constant
+    return jnp.where(jnp.isinf(constant), 0, constant)
 
 
 def environment(
