@@ -16,6 +16,7 @@ from flax import nnx
 from helpers import reference_weights as given
 
 import lrpjax as lrp
+from lrpjax.ledger import measured
 from lrpjax.models import resnet, vgg
 from lrpjax.reading import environment, read
 
@@ -158,13 +159,91 @@ def test_relevance_is_torchs_to_the_last_digits(network, method):
     assert_close(given.windows(np.asarray(found), 8), wanted[method], EXACT)
 
 
-@pytest.mark.parametrize("method", sorted(CHAINS - COMPARED))
+def positive(g, y):
+    return jnp.maximum(g, 0)
+
+
+def of_those_above_the_percentile(g, y):
+    """Kim et al. 2019: what is above the 98th percentile of activation times relevance."""
+    return jnp.where(y * g > jnp.percentile(y * g, 98, method="nearest"), g, 0)
+
+
+CUT = {  # what an activation y hands on of what arrives at it, and whether its derivative cuts it
+    "guided-bp": (positive, True),
+    "deconv": (positive, False),
+    "rect-grad": (of_those_above_the_percentile, True),
+}
+
+
+@pytest.mark.parametrize("method", CUT)
 @on("resnet18")
-def test_every_other_chain_runs_on_a_residual_network(network, method):
-    _, model = network
-    x = model.preprocess(given.images())[:1, :SIDE, :SIDE]
+def test_a_method_that_cuts_is_the_gradient_with_another_relu(network, method, monkeypatch):
+    """One image: the percentile is over all units of a layer."""
+    model, x = in_double(network)
+    kept, cuts = CUT[method]
+    relu = jax.custom_vjp(lambda x: jnp.maximum(x, 0))
+    back = lambda y, g: (kept(g, y) * (y > 0 if cuts else 1),)
+    relu.defvjp(lambda x: (jnp.maximum(x, 0), jnp.maximum(x, 0)), back)
     found = lrp.attribute(model, x, method, target=3)
-    assert found.shape == x.shape and np.isfinite(found).all() and np.any(found)
+    monkeypatch.setattr(nnx, "relu", relu)
+    wanted = jax.grad(lambda x: model(x)[0, 3])(x)
+    assert_close(np.asarray(found), np.asarray(wanted), EXACT)
+
+
+@on("resnet18")
+def test_input_times_gradient_is_that_of_torch(network):
+    model, x = in_double(network)
+    found = lrp.attribute(model, x, "input-x-gradient", target=3)
+    alone = lrp.attribute(model, x, "gradient", target=3)
+    assert_close(given.windows(np.asarray(alone), 8), torchs("small")["gradient"], EXACT)
+    assert_close(np.asarray(found), np.asarray(x * alone), EXACT)
+
+
+@pytest.mark.parametrize("method", ["lrp-alpha1-beta0", "excitation-bp"])
+@on("resnet18")
+def test_alpha1_beta0_is_zplus_and_excitation_bp_its_share(network, method):
+    """What adds up in a residual network is positive, so that the rules differ in their start."""
+    model, x = in_double(network)
+    wanted = torchs("small")
+    found = np.asarray(lrp.attribute(model, x, method, target=3))
+    logit = float(model(x)[0, 3])
+    start = 1 if method == "excitation-bp" else logit
+    np.testing.assert_allclose(found.sum(), start, rtol=STABILISED)
+    assert_close(given.windows(found, 8) / start * logit, wanted["lrp-zplus"], STABILISED)
+
+
+@pytest.mark.parametrize("method", ["deeplift-rescale", "deeplift-reveal-cancel"])
+@on("resnet18")
+def test_deeplift_is_complete_on_a_residual_network(network, method):
+    model, x = in_double(network)
+    found = np.asarray(lrp.attribute(model, x, method, target=3)).sum()
+    logits = model(jnp.concatenate([x, jnp.zeros_like(x)]))[:, 3]
+    np.testing.assert_allclose(found, logits[0] - logits[1], rtol=1e-9)
+
+
+ACCOUNTED = CHAINS - COMPARED - {*CUT, "input-x-gradient", "lrp-alpha1-beta0", "excitation-bp"}
+ACCOUNTED -= {name for name in CHAINS if name.startswith("deeplift")}
+
+
+@pytest.mark.parametrize("method", sorted(ACCOUNTED))
+@on("resnet18")
+def test_the_ledger_of_a_residual_network_adds_up(network, method):
+    """Each layer's relevance arrives, or ends where a rule's own numerators say."""
+    model, x = in_double(network)
+    chosen = lrp.methods.resolve(method, model)
+    book = measured(read(model, x, fold=True), chosen, 3)
+    conserving = [row for row in book.rows if row["residual"] is not None]
+    assert len(conserving) > 20 and all(row["balanced"] for row in conserving)
+    found = np.asarray(lrp.attribute(model, x, chosen, target=3))
+    np.testing.assert_allclose(found.sum(), book.rows[0]["relevance_in"], rtol=EXACT * 1e3)
+
+
+@on("resnet18")
+def test_deeplift_of_an_ablation_sees_one_image_as_if_it_were_alone(network):
+    model, x = in_double(network)
+    both = jnp.concatenate([x, x[:, ::-1]])
+    alone, beside = (lrp.attribute(model, v, "deeplift-ablation", target=3) for v in (x, both))
+    assert_close(np.asarray(beside[0]), np.asarray(alone[0]), EXACT * 1e3)
 
 
 def test_torch_ran_methods_of_the_table():
