@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import primitives
+from .fold import is_negation
 from .known import CLIP, KNOWN, PRELU, Parameters
 from .matching import is_prelu, recognise
 from .pieces import piece_of
@@ -94,18 +95,15 @@ def find_activation(
 
     What cuts at one bound takes in what cuts at the other (relu6 is a minimum of a maximum), and a
     clip the affine map that makes it a hard sigmoid. The negative of log_sigmoid(h) is that, and
-    not softplus(-h), although its own first step makes -h: a negation in front is a sign.
+    not softplus(-h), although log_sigmoid's own first step makes -h.
     """
     known = partial(_known, program, uniform, value)
     pieces = _pieces(program, value, uniform)
     found = next(filter(None, (known(*piece) for piece in pieces)), None)
     if found is None:
         return None
-    *rest, last = found.eqns
-    if _is_affine(last) and len(before := program.active_inputs(last)) == 1:
-        inner = find_activation(program, uniform, before[0])
-        if inner is not None and set(inner.eqns) > set(rest):
-            return None
+    if _is_negative_of_another(program, uniform, found):
+        return None
     if found.bounds == 1:
         inner = find_activation(program, uniform, found.root)
         if inner is not None and inner.bounds == 1:
@@ -118,6 +116,24 @@ def find_activation(
             if larger := known(root, eqns + found.eqns, set()):
                 return larger
     return found
+
+
+def _is_negative_of_another(
+    program: Program, uniform: dict[int, np.ndarray], found: Activation
+) -> bool:
+    """Whether an activation is the negative of one that begins with the sign of its root."""
+    *rest, last = found.eqns
+    if not is_negation(uniform, last):
+        return False
+    (before,) = program.active_inputs(last)
+    inner = find_activation(program, uniform, before)
+    if inner is None or not set(inner.eqns) > set(rest):
+        return False
+    root, signs = inner.root, 0  # two signs in a row are none
+    while (eqn := program.producer.get(root)) is not None and is_negation(uniform, eqn):
+        (root,) = program.active_inputs(eqn)
+        signs += 1
+    return signs % 2 == 0
 
 
 def _known(

@@ -91,7 +91,7 @@ def _negates_a_term(context: Context, chain: list[Eqn]) -> int:
     is a - b, and what b is made of is no other for it. Elsewhere they are a layer's own sign."""
     program, first = context.program, len(chain)
     for k in reversed(range(len(chain))):
-        if _is_negation(context, chain[k]):
+        if is_negation(context.uniform, chain[k]):
             first = k
         elif is_step(chain[k]):
             break
@@ -108,10 +108,11 @@ def _negates_a_term(context: Context, chain: list[Eqn]) -> int:
     return len(chain)
 
 
-def _is_negation(context: Context, eqn: Eqn) -> bool:
+def is_negation(uniform: dict[int, Any], eqn: Eqn) -> bool:
+    """Whether it multiplies by -1; uniform: the constants that are one number everywhere."""
     if eqn.name == "neg":
         return True
-    factors = [context.uniform.get(v) for v in eqn.inputs]
+    factors = [uniform.get(v) for v in eqn.inputs]
     return _is_factor(eqn) and any(f is not None and f == -1 for f in factors)
 
 

@@ -126,6 +126,7 @@ def test_relevance_passes_through_steps_that_a_model_trains_straight_through():
 
 
 MIX = np.random.default_rng(5).normal(size=(4, 4))
+twice_negated = lambda h: jnp.negative(-h)
 CENTRED = {  # one difference, spelled twice
     "a product": (
         lambda h: h - h @ MIX,
@@ -145,6 +146,13 @@ CENTRED = {  # one difference, spelled twice
         lambda h: h + (-jax.nn.log_sigmoid(h @ MIX)),
         lambda h: jax.nn.log_sigmoid(h @ MIX) * -1.0 + h,
         lambda h: h + (-jax.nn.log_sigmoid(h @ MIX).reshape(2, 2, 2)).reshape(2, 4),
+        lambda h: h + (-jax.nn.log_sigmoid(twice_negated(h @ MIX))),
+        lambda h: h - twice_negated(jax.nn.log_sigmoid(h @ MIX)),
+    ),
+    "an activation between signs": (
+        lambda h: h + jax.nn.softplus(h @ MIX),
+        lambda h: h + twice_negated(jax.nn.softplus(h @ MIX)),
+        lambda h: h + twice_negated(jax.nn.softplus(twice_negated(h @ MIX))),
     ),
 }
 
