@@ -49,7 +49,9 @@ def not_finite(values: Sequence[Any]) -> list[int]:
 
 def _is_on_host(value: Any) -> bool:
     """Whether numpy sees the numbers where they are: nothing to compile, nothing to fetch."""
-    return isinstance(value, np.ndarray) or {d.platform for d in value.devices()} == {"cpu"}
+    if not isinstance(value, jax.Array):
+        return True
+    return value.is_fully_addressable and {d.platform for d in value.devices()} == {"cpu"}
 
 
 def check_finite(values: Sequence[Any], names: Sequence[str]) -> None:

@@ -83,8 +83,10 @@ def _before(graph: Graph, layer: Layer, zeros: Zeros) -> Zeros:
                 return _NOWHERE
             numbers = numpy_value(eqn.name, *known)
     shift, factor = numbers[0], numbers[1] - numbers[0]
-    ends = sorted((r - shift) / factor for r in zeros)
-    return (ends[0], ends[1]) if zeros != _NOWHERE and factor != 0 else _NOWHERE
+    if zeros == _NOWHERE or factor == 0:
+        return _NOWHERE
+    low, high = sorted((r - shift) / factor for r in zeros)
+    return low, high
 
 
 def _goes_on(layer: Layer) -> bool:

@@ -58,3 +58,12 @@ def test_an_output_that_is_nan_is_refused(seed):
     for ask in (lrp.vjp, lrp.attribute):
         with pytest.raises(ValueError, match=r"NaN or infinity in the model's output"):
             ask(network, x, method)
+
+
+@pytest.mark.parametrize("number", [np.float64, np.asarray, jnp.asarray])
+def test_a_single_number_is_seen_to_be_finite_wherever_it_is_held(number):
+    model = lambda x: jnp.stack([x["a"] * x["b"], x["a"]])[None] @ np.ones((2, 2))
+    of = lambda a: lrp.vjp(model, {"a": number(a), "b": number(3.0)}, "gradient")[0]
+    np.testing.assert_array_equal(of(2.0), [[8.0, 8.0]])
+    with pytest.raises(ValueError, match="NaN or infinity in the input"):
+        of(np.inf)
