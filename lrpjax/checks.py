@@ -38,12 +38,12 @@ def not_finite(values: Sequence[Any]) -> list[int]:
         for place, value in enumerate(values)
         if is_concrete(value) and jnp.issubdtype(value.dtype, jnp.floating)
     ]
-    bad = [place for place, value in known if _is_on_host(value) and not np.isfinite(value).all()]
-    away = [(place, value) for place, value in known if not _is_on_host(value)]
+    away = {place: value for place, value in known if not _is_on_host(value)}
+    bad = [p for p, value in known if p not in away and not np.isfinite(value).all()]
     if away:
         with outside_traces():  # also where the call stands inside a jit or a vmap
-            fine = np.asarray(_all_finite([value for _, value in away]))
-        bad += [place for (place, _), ok in zip(away, fine, strict=True) if not ok]
+            fine = np.asarray(_all_finite(list(away.values())))
+        bad += [place for place, ok in zip(away, fine, strict=True) if not ok]
     return sorted(bad)
 
 

@@ -100,9 +100,7 @@ def find_activation(
     known = partial(_known, program, uniform, value)
     pieces = _pieces(program, value, uniform)
     found = next(filter(None, (known(*piece) for piece in pieces)), None)
-    if found is None:
-        return None
-    if _is_negative_of_another(program, uniform, found):
+    if found is None or _is_negative_of_another(program, uniform, found):
         return None
     if found.bounds == 1:
         inner = find_activation(program, uniform, found.root)

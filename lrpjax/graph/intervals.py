@@ -23,7 +23,7 @@ from .layers import Graph
 from .ops import weighed
 from .program import Eqn, constant, evaluate
 from .recognise import moves_values
-from .varying import can_follow, push_axes
+from .varying import can_follow, push_through
 
 Bound = float | tuple[float, ...]  # of the input: one number, or one for each channel
 
@@ -194,8 +194,8 @@ def _tied(graph: Graph, eqn: Eqn, tied: Sequence[frozenset[int]]) -> frozenset[i
             return everywhere
         repeated = set()
         if math.prod(out) > math.prod(before):
-            repeated = set(everywhere) - push_axes(program, eqn, set(range(len(before))))
-        return frozenset(push_axes(program, eqn, tied[0]) | repeated)
+            repeated = set(everywhere) - push_through(program, [eqn], set(range(len(before))))
+        return frozenset(push_through(program, [eqn], tied[0]) | repeated)
     if row.is_step:
         return tied[0].union(*tied[1:]) if len(set(map(len, (before, out)))) == 1 else None
     if row.role in ("sum", "max"):
@@ -209,7 +209,7 @@ def _tied_by_reduction(graph: Graph, eqn: Eqn, tied: frozenset[int]) -> frozense
     p, program = eqn.params, graph.program
     if "axes" in p:
         gone = {int(i) for i in p["axes"]}
-        return None if gone & tied else frozenset(push_axes(program, eqn, tied))
+        return None if gone & tied else frozenset(push_through(program, [eqn], tied))
     if "axis" in p:  # a running sum
         return None if p["axis"] in tied else tied | {int(p["axis"])}
     windows = [i for i, n in enumerate(p["window_dimensions"]) if n > 1]

@@ -29,13 +29,8 @@ def _through(program: Program, eqn: Eqn, varying: dict[int, Axes], long: Axes) -
     if row.axes == "same":
         return frozenset().union(*(varying[v] for v in eqn.inputs if program.shape(v)))
     if row.axes in _ORIGINS:
-        return frozenset(push_axes(program, eqn, varying[eqn.inputs[0]]))
+        return frozenset(push_through(program, [eqn], varying[eqn.inputs[0]]))
     return long
-
-
-def push_axes(program: Program, eqn: Eqn, axes: Axes | set[int]) -> set[int]:
-    """Where a set of axes of an equation's input is in its output."""
-    return push_through(program, [eqn], axes)
 
 
 def push_through(program: Program, eqns: Sequence[Eqn], axes: Axes | set[int]) -> set[int]:
