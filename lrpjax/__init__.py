@@ -17,6 +17,8 @@ from .chain import chain as chain
 from .chain import matrix as matrix
 from .concepts import tcav as tcav
 from .plan import plan as plan
+from .reading import Reading as Reading
+from .reading import read as read
 from .report import plots as plots
 
 __version__ = "0.1.0"

@@ -20,12 +20,12 @@ from .ledger import contributed, explain, substituted_sums, warn_of_what_was_los
 from .method import Method
 from .methods import Explainer, resolve, resolve_chain
 from .propagate import is_vjp, piece
-from .reading import Reading, below, values_at
+from .reading import Model, Reading, Source, below, source_of, values_at
 from .replay import forward, forward_as_it_is
 
 
 def vjp(
-    model: Callable,
+    model: Model,
     x: Any,
     method: str | Method,
     *,
@@ -54,11 +54,12 @@ def vjp(
     where it gives such (under jit or vmap NaN comes through).
     """
     method = resolve_chain(method, model)
+    source = source_of(model, x)
     if is_empty(x):
-        return no_vjp(lambda x: vjp(model, x, method, start=start, layers=layers), x)
+        return no_vjp(lambda x: vjp(source, x, method, start=start, layers=layers), x)
     if check:
-        _check(model, x, method)
-    reading = read_for(model, x, method)
+        _check(source, x, method)
+    reading = read_for(source, x, method)
     graph = reading.graph
     if isinstance(layers, str):
         raise TypeError(f"layers is a list of names: use layers=[{layers!r}].")
@@ -165,7 +166,7 @@ def _warn_of_incompleteness(reading: Reading, method: Method, target: Any) -> No
 
 
 def attribute(
-    model: Callable,
+    model: Model,
     x: Any,
     method: str | Explainer,
     *,
@@ -184,13 +185,14 @@ def attribute(
     tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.ledger`.
     """
     method = resolve(method, model)
+    source = source_of(model, x)
     if is_empty(x):
-        return no_maps(lambda x, target: attribute(model, x, method, target=target), x, target)
+        return no_maps(lambda x, target: attribute(source, x, method, target=target), x, target)
     if check:
-        _check(model, x, method)
+        _check(source, x, method)
     if not isinstance(method, Method):
-        return method.attribute(model, x, target=target)
-    reading = read_for_target(model, x, method, target)
+        return method.attribute(source, x, target=target)
+    reading = read_for_target(source, x, method, target)
     given = (*reading.leaves, *reading.consts, *jax.tree.leaves((target, method)))
     concrete = all(map(checks.is_concrete, given))
     values = reading.consts, reading.leaves
@@ -203,11 +205,11 @@ def attribute(
     return jax.tree.unflatten(reading.x_tree, maps)
 
 
-def _check(model: Callable, x: Any, method: Explainer) -> None:
+def _check(source: Source, x: Any, method: Explainer) -> None:
     """Tests the claims of the reading that the method works with. Raises as `tested`."""
     if not all(map(checks.is_concrete, jax.tree.leaves(x))):
         raise TypeError(
             "check=True tests the model at an input, and this one is traced: call it outside of "
             "jit, vmap and grad."
         )
-    tested(model, read_as(model, x, method))
+    tested(read_as(source, x, method))

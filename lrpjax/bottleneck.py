@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ from .layer_statistics import Statistics as Statistics
 from .layer_statistics import filled_up, layer_value
 from .layer_statistics import statistics as statistics
 from .method import Colour
-from .reading import Reading, environment, read
+from .reading import Model, Reading, environment, source_of
 
 ALPHA = 5.0  # lambda starts at sigmoid(5) = 0.993: next to no noise
 MIN_STD = 0.01
@@ -54,7 +54,7 @@ class Bottleneck:
 
 
 def iba(
-    model: Callable,
+    model: Model,
     x: Any,
     *,
     target: Any = None,
@@ -101,7 +101,8 @@ def iba(
     checks.check_least(1, steps=steps, samples=samples, chunk=chunk)
     checks.check_least(0, beta=beta, learning_rate=learning_rate, sigma=sigma)
     checks.check_input([x])
-    reading = read(model, x[:chunk], fold=True)
+    source = source_of(model, x)
+    reading = source.at(x[:chunk], fold=True)
     value = layer_value(reading.graph, layer)
     _check_statistics(statistics, layer, reading.graph, value)
     _check_output(reading, target, len(x))
@@ -278,12 +279,13 @@ class InformationBottleneck:
     colour: ClassVar[Colour] = "sum"
     sparse: ClassVar[bool] = False
 
-    def attribute(self, model: Callable, x: Any, target: Any = None) -> jax.Array:
+    def attribute(self, model: Model, x: Any, target: Any = None) -> jax.Array:
         """Bits, of x's shape. IBA knows places, no channels: the bits of a place are spread
         evenly over the input's channels, so that their sum is `iba`'s relevance."""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
-        relevance = iba(model, x, target=target, **options).relevance
-        graph = read(model, x[:1], fold=True).graph
+        source = source_of(model, x)
+        relevance = iba(source, x, target=target, **options).relevance
+        graph = source.at(x[: self.chunk or _CHUNK], fold=True).graph
         channel = graph.axes.feature[graph.program.inputs[0]]
         if channel is None:
             return relevance

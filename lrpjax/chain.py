@@ -23,7 +23,7 @@ from .graph import COMPUTING, Graph, Layer
 from .method import Method
 from .methods import resolve_chain
 from .propagate import Piece, piece
-from .reading import Reading, below, output_layer, values_at
+from .reading import Model, Reading, below, output_layer, values_at
 from .replay import forward
 
 MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
@@ -115,7 +115,7 @@ class ChainOperator:
 
 
 def matrix(
-    model: Callable,
+    model: Model,
     x: Any,
     method: str | Method,
     *,
@@ -141,7 +141,7 @@ def matrix(
 
 
 def chain(
-    model: Callable,
+    model: Model,
     x: Any,
     method: str | Method,
     *,
@@ -192,7 +192,7 @@ def chain_and_links(
     return op, found
 
 
-def one_example(model: Callable, x: Any, method: Method) -> Reading:
+def one_example(model: Any, x: Any, method: Method) -> Reading:
     """Reads a model at a batch of one. ValueError for any other batch."""
     reading = read_for(model, x, method)
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in reading.leaves}

@@ -21,7 +21,7 @@ from .explain import innermost
 from .graph import Graph, Layer, Linear, Op, Program, evaluate, is_inexact, make_op, single, tupled
 from .method import Method
 from .propagate import Chain
-from .reading import Reading, as_number, environment, read
+from .reading import Reading, Source, as_number, environment, read_at
 from .rules import gradient, rule
 
 # How far two ways to compute one number may differ, by the precision of the model.
@@ -47,14 +47,14 @@ class Claim:
         return self.difference <= self.bound  # NaN does not
 
 
-def tested(model: Callable, reading: Reading) -> list[Claim]:
+def tested(reading: Reading) -> list[Claim]:
     """The claims of a reading of the model, tested at its input: two compilations.
 
     Raises ValueError for the first that does not hold, with the name of its layer.
     """
     bound = BOUNDS[_precision(reading.graph)]
     outputs, measured = _measured(reading.graph, reading.consts, reading.leaves)
-    measured |= _alone(model, reading, outputs[0])
+    measured |= _alone(reading, outputs[0])
     if not float(measured[GRADIENT]["input"]) <= bound:
         culprit = _where_it_parts(reading, bound)
         measured[GRADIENT] = {culprit: measured[GRADIENT]["input"]}
@@ -76,19 +76,21 @@ def tested(model: Callable, reading: Reading) -> list[Claim]:
     return claims
 
 
-def require(model: Callable, images: Any, method: Any) -> None:
+def require(source: Source, images: Any, method: Any) -> None:
     """Tests the claims at the first image, as the method will read the model. Raises as `tested`.
 
-    What measures a model calls it before: a map of what was read wrongly would be measured.
+    What measures a model calls it before: a map of what was read wrongly would be measured. Once
+    for a source and an image.
     """
-    first = jax.tree.map(lambda leaf: leaf[:1], images)
-    tested(model, read_as(model, first, method))
+    reading = read_as(source, jax.tree.map(lambda leaf: leaf[:1], images), method)
+    numbers = tuple(np.asarray(leaf).tobytes() for leaf in reading.leaves)
+    source.once(("claims", reading.graph, numbers), lambda: tested(reading))
 
 
-def read_as(model: Callable, x: Any, method: Any) -> Reading:
+def read_as(model: Any, x: Any, method: Any) -> Reading:
     """The reading that a method of any kind works with."""
     rules = innermost(method)
-    return read(model, x, fold=rules is None or rules.fold)
+    return read_at(model, x, fold=rules is None or rules.fold)
 
 
 def _precision(graph: Graph) -> str:
@@ -260,7 +262,7 @@ def _of_kind(graph: Graph, kind: str) -> Iterable[Layer]:
     return (layer for layer in graph.layers if layer.kind == kind)
 
 
-def _alone(model: Callable, reading: Reading, outputs: jax.Array) -> Differences:
+def _alone(reading: Reading, outputs: jax.Array) -> Differences:
     """The first example's output in a batch and in another: alone or, where it was, beside a
     second. Nothing for a model that takes no other batch, or has none."""
     program, leaves = reading.graph.program, reading.leaves
@@ -274,7 +276,7 @@ def _alone(model: Callable, reading: Reading, outputs: jax.Array) -> Differences
         _beside_another(leaf) if len(leaf) == 1 else leaf[:1] for leaf in map(np.asarray, leaves)
     ]
     try:
-        other = read(model, jax.tree.unflatten(reading.x_tree, others), fold=True)
+        other = reading.source.at(jax.tree.unflatten(reading.x_tree, others), fold=True)
     except ValueError:
         return {}
     off = _first_of_both(other.graph, other.consts, other.leaves, outputs, batch)

@@ -34,7 +34,7 @@ from .graph import Graph
 from .layer_statistics import filled_up, layer_value
 from .method import Method
 from .methods import resolve_chain
-from .reading import environment
+from .reading import Model, environment, source_of
 
 FOLDS = 5
 MIN_IMAGES = 2 * FOLDS  # so that every fold holds out two images of each class
@@ -68,7 +68,7 @@ class TCAV(Results):
 
 
 def tcav(
-    model: Callable,
+    model: Model,
     images: Any,
     *,
     target: int,
@@ -115,14 +115,15 @@ def tcav(
     size = min(chunk, max(len(images), len(stacked)))
     first = filled_up(0, size, len(images))
     at_first = of_images(method, images, first)
-    reading = read_for_target(model, images[first], at_first, target)
+    source = source_of(model, images)
+    reading = read_for_target(source, images[first], at_first, target)
     graph, value = reading.graph, layer_value(reading.graph, layer)
     _, classes = graph.program.shape(graph.program.outputs[0])
     seed = jax.tree.unflatten(reading.out_tree, [np.eye(classes)[[int(target)] * size]])
 
     def derivative(index: np.ndarray) -> jax.Array:
         own = of_images(method, images, index)
-        _, relevance = vjp(model, images[index], own, layers=[layer])
+        _, relevance = vjp(source, images[index], own, layers=[layer])
         return relevance(seed)[1][layer]
 
     by_example = checks.layout_of(graph, value).by_example

@@ -16,7 +16,7 @@ from .baselines import check_baselines
 from .graph import Graph, ending
 from .method import Method
 from .propagate import Watch, chain, is_vjp, piece, propagations
-from .reading import Reading, as_number, below, environment, read
+from .reading import Reading, as_number, below, environment, read_at
 
 
 def reached(reading: Reading, method: Method, start: str) -> set[int]:
@@ -37,10 +37,10 @@ def reached(reading: Reading, method: Method, start: str) -> set[int]:
     return set(jax.eval_shape(propagate, reading.consts, reading.leaves))
 
 
-def read_for(model: Callable, x: Any, method: Method) -> Reading:
+def read_for(model: Any, x: Any, method: Method) -> Reading:
     """Reads a model for a chain of rules. Raises as `read` does, and ValueError for an input
     outside of the range that the method supposes, or a baseline that does not fit the input."""
-    reading = read(model, x, fold=method.fold)
+    reading = read_at(model, x, fold=method.fold)
     checks.check_range(reading.leaves, method)
     check_baselines(method, reading.leaves, reading.x_tree)
     return reading
@@ -53,7 +53,7 @@ def innermost(method: Any) -> Method | None:
     return method if isinstance(method, Method) else None
 
 
-def read_for_target(model: Callable, x: Any, method: Any, target: Any) -> Reading:
+def read_for_target(model: Any, x: Any, method: Any, target: Any) -> Reading:
     """Reads a model whose output (N, classes) is to be explained at a target.
 
     method: that will explain it, of any kind. Raises as `read_for` does, and ValueError for outputs
@@ -61,7 +61,7 @@ def read_for_target(model: Callable, x: Any, method: Any, target: Any) -> Readin
     Warns of a softmax at the end.
     """
     rules = innermost(method)
-    reading = read(model, x, fold=True) if rules is None else read_for(model, x, rules)
+    reading = read_at(model, x, fold=True) if rules is None else read_for(model, x, rules)
     check_baselines(method, reading.leaves, reading.x_tree)
     graph, program = reading.graph, reading.graph.program
     if reading.out_tree.num_leaves != 1:

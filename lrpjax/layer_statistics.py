@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
@@ -18,7 +17,7 @@ from rich.progress import track
 
 from . import checks
 from .graph import Graph
-from .reading import environment, read, values_at
+from .reading import Model, environment, source_of, values_at
 
 
 @jax.tree_util.register_dataclass
@@ -55,7 +54,7 @@ class Statistics:
 
 
 def statistics(
-    model: Callable, images: Any, layer: str, *, batch: int = 32, progress: bool = False
+    model: Model, images: Any, layer: str, *, batch: int = 32, progress: bool = False
 ) -> Statistics:
     """Mean and standard deviation of a layer's output over images, read batch by batch.
 
@@ -68,7 +67,7 @@ def statistics(
         raise ValueError("A standard deviation needs one array (N, ...) of at least 2 images.")
     checks.check_least(1, batch=batch)
     batch = min(batch, len(images))
-    reading = read(model, images[:batch], fold=True)
+    reading = source_of(model, images).at(images[:batch], fold=True)
     value = layer_value(reading.graph, layer)
     count, mean, squares = 0, np.zeros(()), np.zeros(())
     for i in track(range(0, len(images), batch), description=layer, disable=not progress):

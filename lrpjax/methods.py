@@ -38,6 +38,7 @@ from .named_deeplift import deeplift_rescale as deeplift_rescale
 from .named_deeplift import deeplift_reveal_cancel as deeplift_reveal_cancel
 from .named_patterns import pattern_attribution as pattern_attribution
 from .named_patterns import pattern_net as pattern_net
+from .reading import model_of
 
 
 @named(
@@ -251,7 +252,7 @@ def resolve(method: str | Explainer, model: Any) -> Explainer:
     if not isinstance(method, str):
         raise TypeError(f"A method is a name or an lrpjax.methods.Method, got {method!r}.")
     needs = TABLE[method].needs if method in TABLE else ""
-    given = getattr(model, needs, None) if needs in ("input_range", "patterns") else None
+    given = getattr(model_of(model), needs, None) if needs in ("input_range", "patterns") else None
     if given is None:
         return get(method)
     if needs == "patterns":

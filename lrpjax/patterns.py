@@ -6,7 +6,7 @@ the signal instead: the part of x that varies with the neuron's output. Kinderma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -23,7 +23,7 @@ from . import checks
 from ._progress import track
 from ._tensors import listed, misfits
 from .graph import Graph, Layer, fan_in, grid, make_linear, neuron_sums, on_grid, patch_sums
-from .reading import environment, read
+from .reading import Model, environment, read_at, source_of
 
 MODES = ("relu", "linear")
 KINDS = ("conv", "dense")
@@ -51,7 +51,7 @@ class Patterns:
         save_file(tensors, path, {"mode": self.mode})
 
 
-def load(path: str | PathLike, model: Callable, x: Any) -> Patterns:
+def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
     """Patterns that `Patterns.save` wrote, for the model they were fitted on.
 
     x: an input of the model, of any batch size. Rounding in the file is mended: w^T a is made 1
@@ -68,7 +68,7 @@ def load(path: str | PathLike, model: Callable, x: Any) -> Patterns:
         raise ValueError(
             f"The pattern file {str(path)!r} is damaged or not in safetensors format ({error})."
         ) from error
-    reading = read(model, x, fold=True)
+    reading = read_at(model, x, fold=True)
     w, axes = _weights(reading.graph, reading.consts, reading.leaves)
     shapes = lambda arrays: {name: array.shape for name, array in arrays.items()}
     wrong = misfits(shapes(tensors), shapes(w))
@@ -96,7 +96,7 @@ def _require_finite(patterns: dict[str, Any], reason: str) -> None:
 
 
 def fit(
-    model: Callable,
+    model: Model,
     images: Any,
     *,
     mode: str = "relu",
@@ -124,9 +124,10 @@ def fit(
     if patches is not None:
         checks.check_least(1, patches=patches)
     batches = _batches(images, batch) if hasattr(images, "shape") else images
-    state = reading = None
+    state = reading = source = None
     for turn, x in enumerate(batches):
-        reading = read(model, x, fold=True)
+        source = source or source_of(model, images if hasattr(images, "shape") else x)
+        reading = source.at(x, fold=True)
         if not _layers(reading.graph):
             raise ValueError("The model has no convolution and no dense layer: nothing to fit.")
         how = (mode, patches)

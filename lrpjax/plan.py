@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from .explain import read_for
 from .graph import Graph, Layer, calls_around, decision
 from .method import Method
 from .methods import resolve_chain
-from .reading import read
+from .reading import Model, Source, read_at
 
 OPENED = " (in a custom_vjp or custom_jvp, opened)"
 
@@ -30,14 +29,14 @@ class Plan:
     `print(plan)` shows the table; `plan.layers` are the layers; `plan.check(x)` tests it.
     """
 
-    model: Callable
+    source: Source
     method: Method
     graph: Graph
     like: Any  # shapes and dtypes of the input
 
     def __reduce__(self) -> tuple:
         """A pickle of it holds the model, which is read again."""
-        return plan, (self.model, self.like, self.method)
+        return plan, (self.source.model, self.like, self.method)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -76,11 +75,11 @@ class Plan:
         x: inputs of the planned shape. target: as in `attribute`. See `Check`.
         Raises ValueError for a claim that does not hold, with the name of its layer.
         """
-        reading = read_for(self.model, x, self.method)
+        reading = read_for(self.source, x, self.method)
         rules_found = checks.rules_for(reading.graph, self.method, reading.graph.layers)
         shape = reading.graph.program.shape(reading.graph.program.outputs[0])
         checks.check_target(target, shape)
-        claims = tested(self.model, reading)
+        claims = tested(reading)
         told = ledger.measured(reading, self.method, target)
         differences = [claim.difference for claim in claims if claim.what == FOLDED]
         rows = [
@@ -146,7 +145,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def plan(model: Callable, x: Any, method: str | Method) -> Plan:
+def plan(model: Model, x: Any, method: str | Method) -> Plan:
     """What `vjp` and `attribute` will do: a printable table of layers and rules.
 
     x: an input, or anything with its shape and dtype (`jax.ShapeDtypeStruct`). Layers without
@@ -154,10 +153,11 @@ def plan(model: Callable, x: Any, method: str | Method) -> Plan:
     """
     method = resolve_chain(method, model)
     filled = jax.tree.map(_example, x)
+    reading = read_at(model, filled, fold=method.fold)
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), filled
     )
-    return Plan(model, method, read(model, filled, fold=method.fold).graph, like)
+    return Plan(reading.source, method, reading.graph, like)
 
 
 def _example(leaf: Any) -> Any:

@@ -13,6 +13,7 @@ from .. import sanity
 from ..baselines import of_images
 from ..convergence import certificate, csc, singular_values
 from ..method import Method
+from ..reading import Source
 
 SIMILARITIES = ("ssim", "spearman")
 GRID = 2  # images whose maps are kept for the grid under randomisation
@@ -26,7 +27,7 @@ class Task:
     (None: the model's output). layers: where maps are taken under randomisation (None: all).
     """
 
-    model: Callable
+    source: Source
     images: Any
     target: np.ndarray
     key: jax.Array
@@ -49,7 +50,7 @@ class Piece:
 
 def convergence(task: Task, method: Any) -> Piece:
     found = csc(
-        task.model, task.images, method, key=task.key, start=task.start, vectors=task.vectors
+        task.source, task.images, method, key=task.key, start=task.start, vectors=task.vectors
     )
     return Piece([{"check": "csc", **row} for row in found.rows])
 
@@ -57,7 +58,7 @@ def convergence(task: Task, method: Any) -> Piece:
 def spectrum(task: Task, method: Any) -> Piece:
     few = task.images[: task.spectrum_images]
     own = of_images(method, task.images, np.arange(len(few)))
-    found = singular_values(task.model, few, own, key=task.key, start=task.start, k=2)
+    found = singular_values(task.source, few, own, key=task.key, start=task.start, k=2)
     rows = [{"check": "spectrum", **row} for row in found.rows]
     for row in rows:
         row.pop("products")
@@ -67,7 +68,7 @@ def spectrum(task: Task, method: Any) -> Piece:
 def certified(task: Task, method: Any) -> Piece:
     one = task.images[:1]
     own = of_images(method, task.images, np.arange(1))
-    found = certificate(task.model, one, own, key=task.key, start=task.start)
+    found = certificate(task.source, one, own, key=task.key, start=task.start)
     rows = [{"check": "certificate", "method": method.name, **row} for row in found.rows]
     sentence = {"scope": "sentence", "sentence": found.sentence}
     return Piece([*rows, {"check": "certificate", "method": method.name, **sentence}])
@@ -75,7 +76,7 @@ def certified(task: Task, method: Any) -> Piece:
 
 def randomisation(task: Task, method: Any) -> Piece:
     found = sanity.mprt(
-        task.model,
+        task.source,
         task.images,
         method,
         key=task.key,
@@ -85,7 +86,7 @@ def randomisation(task: Task, method: Any) -> Piece:
         similarity=SIMILARITIES,
     )
     grid = sanity.cascade(
-        task.model,
+        task.source,
         task.images[:GRID],
         of_images(method, task.images, np.arange(len(task.images))[:GRID]),
         key=task.key,
@@ -97,7 +98,7 @@ def randomisation(task: Task, method: Any) -> Piece:
 
 def other_class(task: Task, method: Any) -> Piece:
     found = sanity.random_logit(
-        task.model,
+        task.source,
         task.images,
         method,
         key=task.key,
@@ -109,7 +110,7 @@ def other_class(task: Task, method: Any) -> Piece:
 
 
 def sums(task: Task, method: Any) -> Piece:
-    found = sanity.conservation(task.model, task.images, method, key=task.key, target=task.target)
+    found = sanity.conservation(task.source, task.images, method, key=task.key, target=task.target)
     return Piece(found.rows)
 
 

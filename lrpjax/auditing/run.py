@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from os import PathLike
 from typing import Any
@@ -16,7 +16,7 @@ from .. import checks as refuse
 from .. import methods as named
 from .._results import key_text
 from ..methods import Explainer
-from ..reading import Reading
+from ..reading import Model, Reading, Source, source_of
 from ..sanity import CONTROLS, TwoClasses, two_classes
 from ..sanity.parameters import stops
 from ..sanity.subject import Function, Subject, function_name
@@ -34,7 +34,7 @@ PAPER = (
 
 
 def audit(
-    model: Callable,
+    model: Model,
     images: Any,
     methods: Sequence[str | Explainer | Function] | None = None,
     *,
@@ -66,12 +66,13 @@ def audit(
     that fit no method, and where the model does not run on the images.
     """
     refuse.check_images(images)
-    subject = Subject(model, images, GOOD, target=target)
+    source = source_of(model, images)
+    subject = Subject(source, images, GOOD, target=target)
     _check_settings(subject, start, layers, vectors, draws, classes)
-    chosen, failed = _chosen(model, PAPER if methods is None else methods, key)
+    chosen, failed = _chosen(source, PAPER if methods is None else methods, key)
     options = {"vectors": vectors, "draws": draws, "classes": classes}
     names = None if layers is None else tuple(layers)
-    task = Task(model, images, subject.target, key, start, names, **options)
+    task = Task(source, images, subject.target, key, start, names, **options)
     settings = {
         **_identity(subject.reading, images),
         "methods": [*chosen, *failed],
@@ -83,7 +84,7 @@ def audit(
         "versions": {name: version(name) for name in ("lrpjax", "jax", "jaxlib", "numpy")},
     }
     store = None if out is None else Store(out, settings)
-    pairs = _two_classes(model, chosen, two_class, key)
+    pairs = _two_classes(source, chosen, two_class, key)
     pieces = _pieces(task, chosen, store)
     rows = [row for piece in pieces.values() for row in piece.rows]
     rows += [{"check": "failed", "of": "all", "method": m, "reason": r} for m, r in failed.items()]
@@ -123,7 +124,7 @@ def _check_settings(
 
 
 def _chosen(
-    model: Callable, methods: Sequence[Any], key: jax.Array
+    source: Source, methods: Sequence[Any], key: jax.Array
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The methods by name, the controls last, and why some of them cannot be made."""
     chosen: dict[str, Any] = {}
@@ -134,7 +135,7 @@ def _chosen(
             made = method
             if isinstance(method, str):
                 needs_key = method in named.TABLE and named.TABLE[method].needs == "key"
-                made = named.get(method, key=key) if needs_key else named.resolve(method, model)
+                made = named.get(method, key=key) if needs_key else named.resolve(method, source)
         except (ValueError, TypeError) as error:
             failed[method] = str(error)
             continue
@@ -193,7 +194,7 @@ def _pieces(
 
 
 def _two_classes(
-    model: Callable, chosen: dict[str, Any], given: Any, key: jax.Array
+    source: Source, chosen: dict[str, Any], given: Any, key: jax.Array
 ) -> list[TwoClasses]:
     if given is None:
         return []
@@ -201,7 +202,7 @@ def _two_classes(
     made = []
     for name, method in chosen.items():
         try:
-            made.append(two_classes(model, images, method, classes=classes, key=key))
+            made.append(two_classes(source, images, method, classes=classes, key=key))
         except Exception:
             if name == GOOD:  # which runs on any model: what was given is wrong
                 raise

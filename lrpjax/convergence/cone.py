@@ -7,7 +7,6 @@ is computed, not sampled, where these fit in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from ..claims import require
 from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
-from ..reading import output_layer, values_at
+from ..reading import Model, output_layer, source_of, values_at
 from .csc import one_minus_cosines
 from .locations import locations, place
 from .rays import NO_ANGLE, Widest, degrees, widest
@@ -70,7 +69,7 @@ class Certificate(Results):
 
 
 def certificate(
-    model: Callable,
+    model: Model,
     x: Any,
     method: str | Method,
     *,
@@ -91,8 +90,9 @@ def certificate(
     method = resolve_chain(method, model)
     if vectors < 2:
         raise ValueError(f"Angles are of pairs: vectors must be at least 2, got {vectors}.")
-    reading = one_example(model, x, method)
-    require(model, x, method)
+    source = source_of(model, x)
+    reading = one_example(source, x, method)
+    require(source, x, method)
     start = start or output_layer(reading.graph)
     op, links = chain_and_links(reading, method, start, stop)
     if len(op.in_shapes) > 1:

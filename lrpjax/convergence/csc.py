@@ -8,7 +8,7 @@ map cannot depend on the layers above. Sixt et al. 2020, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -30,7 +30,7 @@ from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import resolve_chain
 from ..propagate import piece, propagations
-from ..reading import Reading, below, output_layer, values_at
+from ..reading import Model, Reading, below, output_layer, source_of, values_at
 from .locations import locations
 from .rays import NO_ANGLE, units
 
@@ -66,7 +66,7 @@ class CSC(Results):
 
 
 def csc(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Method,
     *,
@@ -93,10 +93,10 @@ def csc(
     if vectors < 2:
         raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
     checks.check_images(images)
-    method = resolve_chain(method, model)
+    method, source = resolve_chain(method, model), source_of(model, images)
     alone = of_images(method, images, np.arange(1))
-    require(model, images, method)
-    first = read_for(model, images[:1], alone)
+    require(source, images, method)
+    first = read_for(source, images[:1], alone)
     graph = first.graph
     start_name = start or output_layer(graph)
     arrives = reached(first, alone, start_name)
@@ -114,7 +114,7 @@ def csc(
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
     checks.check_input([images])
     checks.check_range([images], method)
-    reading = read_for(model, images[:batch], of_images(method, images, np.arange(batch)))
+    reading = read_for(source, images[:batch], of_images(method, images, np.arange(batch)))
     starts = range(0, len(images), batch)
     for i in track(starts, description=method.name, disable=not progress):
         index = filled_up(i, batch, len(images))

@@ -13,7 +13,6 @@ proves nothing: ReLUs and pooling are left out, and of each kernel all taps but 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -28,7 +27,7 @@ from .._results import Results
 from .._tensors import listed, misfits
 from ..graph import Graph, Wiring, kernel, make_linear, wiring
 from ..patterns import KINDS, Patterns
-from ..reading import environment, read
+from ..reading import Model, environment, read_at
 
 MATRICES = ("W", "A", "W*A")
 LEADING = 10  # singular values that a row holds
@@ -87,7 +86,7 @@ class PatternSpectrum(Results):
             _ = [row[name] for name in ("part", "matrix", "layers", "singular_values", "ratio")]
 
 
-def pattern_spectrum(model: Callable, x: Any, patterns: Patterns) -> PatternSpectrum:
+def pattern_spectrum(model: Model, x: Any, patterns: Patterns) -> PatternSpectrum:
     """Singular values of a model's weights W, its patterns A, and W * A.
 
     x: an input of the model, of any batch size; patterns: of this model, from
@@ -107,7 +106,7 @@ def pattern_spectrum(model: Callable, x: Any, patterns: Patterns) -> PatternSpec
         raise TypeError(
             f"The patterns come from lrpjax.patterns.fit or .load, got {type(patterns).__name__}."
         )
-    reading = read(model, x, fold=True)
+    reading = read_at(model, x, fold=True)
     graph = reading.graph
     found = _layers(graph, reading.consts, reading.leaves, patterns)
     layers = {a.name: found[a.name] for a in graph.layers if a.name in found}

@@ -13,7 +13,7 @@ its channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from ..chain import chains, one_example
 from ..graph import Graph
 from ..method import Method
 from ..methods import resolve_chain
-from ..reading import output_layer, values_at
+from ..reading import Model, Source, output_layer, source_of, values_at
 from .csc import Scope, csc, reached_layers
 from .locations import locations
 from .spectrum import lyapunov, singular_values
@@ -58,7 +58,7 @@ class Profile(Results):
 
 
 def profile(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Method,
     *,
@@ -74,19 +74,20 @@ def profile(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
+    source = source_of(model, images)
     keys = jax.random.split(key, 3)
     first = of_images(method, images, np.arange(1))
-    reading = one_example(model, images[:1], first)
+    reading = one_example(source, images[:1], first)
     start = start or output_layer(reading.graph)
     names = list(layers or reached_layers(reading, first, start)[1:])
-    measure = partial(csc, model, images, method, key=keys[0], start=start, layers=names)
+    measure = partial(csc, source, images, method, key=keys[0], start=start, layers=names)
     scopes: tuple[Scope, ...] = ("map", "location")
     cosines = {scope: measure(vectors=vectors, over=scope).rows for scope in scopes}
-    whole = singular_values(model, images, method, key=keys[1], start=start, layers=names, k=2)
-    blocks = _block_ratios(model, images, method, keys[1], start, names)
+    whole = singular_values(source, images, method, key=keys[1], start=start, layers=names, k=2)
+    blocks = _block_ratios(source, images, method, keys[1], start, names)
     gaps: dict[str, list[dict]] = {}
     if method.baseline is None:
-        for row in lyapunov(model, images, method, key=keys[2], start=start).rows:
+        for row in lyapunov(source, images, method, key=keys[2], start=start).rows:
             gaps.setdefault(row["layer"], []).append(row)
     rows = []
     for name, at_map, at_location in zip(names, cosines["map"], cosines["location"], strict=True):
@@ -112,13 +113,13 @@ def _finite(value: Any) -> float | None:
 
 
 def _block_ratios(
-    model: Callable, images: Any, method: Method, key: jax.Array, start: str, names: Sequence[str]
+    source: Source, images: Any, method: Method, key: jax.Array, start: str, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """sigma_1 / sigma_2 of the block of each location, over all images, by layer."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for i in track(range(len(images)), f"blocks, {method.name}"):
         at = of_images(method, images, np.array([i]))
-        reading = one_example(model, images[i : i + 1], at)
+        reading = one_example(source, images[i : i + 1], at)
         graph = reading.graph
         for op in chains(reading, at, start, names):
             (value,) = values_at(graph, start, [op.stop])

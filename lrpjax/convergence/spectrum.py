@@ -7,7 +7,7 @@ keeps the growth of each direction as a sum of logarithms over the layers, which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from ..chain import ChainOperator, chains, links, one_example
 from ..claims import require
 from ..method import Method
 from ..methods import resolve_chain
-from ..reading import output_layer
+from ..reading import Model, output_layer, source_of
 from .csc import reached_layers
 
 _OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge
@@ -64,7 +64,7 @@ class Lyapunov(Results):
 
 
 def singular_values(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Method,
     *,
@@ -84,11 +84,12 @@ def singular_values(
     method = resolve_chain(method, model)
     checks.check_images(images)
     checks.check_least(1, k=k)
-    require(model, images, method)
+    source = source_of(model, images)
+    require(source, images, method)
     rows = []
     for i in track(range(len(images)), f"singular values, {method.name}"):
         at = of_images(method, images, np.array([i]))
-        reading = one_example(model, images[i : i + 1], at)
+        reading = one_example(source, images[i : i + 1], at)
         start_name = start or output_layer(reading.graph)
         names = layers or reached_layers(reading, at, start_name)[1:]
         own = jax.random.fold_in(key, i)
@@ -182,7 +183,7 @@ def _of_dense(op: ChainOperator, k: int) -> np.ndarray:
 
 
 def lyapunov(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Method,
     *,
@@ -203,10 +204,11 @@ def lyapunov(
     method = resolve_chain(method, model)
     checks.check_images(images)
     checks.check_least(1, k=k)
-    require(model, images, method)
+    source = source_of(model, images)
+    require(source, images, method)
     rows = []
     for i in track(range(len(images)), f"Lyapunov exponents, {method.name}"):
-        reading = one_example(model, images[i : i + 1], method)
+        reading = one_example(source, images[i : i + 1], method)
         start_name = start or output_layer(reading.graph)
         chain = links(reading, method, start_name, stop)
         if not chain:

@@ -8,7 +8,7 @@ chunk runs the same compiled program.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from .._progress import track
 from ..explain import logits_of, one_hot, read_for_target, relevance_from
 from ..graph import Graph
 from ..method import Colour, Method
-from ..reading import Reading, as_number
+from ..reading import Model, Reading, as_number
 
 _BYTES = 256 * 2**20  # of the largest layer's values, held at once, unless `chunk` says more
 Maps = list[jax.Array]  # one for each input of the model
@@ -102,7 +102,7 @@ class Estimator:
         state, _ = jax.lax.scan(advance, self.start(leaves), jnp.arange(0, count, chunk))
         return self.finish(network, leaves, state)
 
-    def attribute(self, model: Callable, x: Any, *, target: Any = None) -> Any:
+    def attribute(self, model: Model, x: Any, *, target: Any = None) -> Any:
         """The heat map, as `lrpjax.attribute` gives and checks it; shows progress where it takes
         long."""
         reading = read_for_target(model, x, self, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from .. import checks
 from ..baselines import Baseline, baseline_of, rows_of
 from ..explain import read_for_target
+from ..reading import Model
 from .estimator import Estimator, Maps, Network
 
 QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid")
@@ -65,7 +65,7 @@ class IntegratedGradients(Estimator):
         return [share.astype(d.dtype) * d * m for d, m in zip(steps, maps, strict=True)]
 
     def attribute_with_delta(
-        self, model: Callable, x: Any, *, target: Any = None
+        self, model: Model, x: Any, *, target: Any = None
     ) -> tuple[Any, jax.Array]:
         """The heat map and, for each image, its sum less f(x) - f(x0): the quadrature's error."""
         reading = read_for_target(model, x, self, target)

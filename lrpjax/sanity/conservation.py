@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,13 +10,14 @@ import numpy as np
 from .._results import key_text
 from ..method import Method
 from ..methods import Explainer
+from ..reading import Model
 from .result import Sanity, summary
 from .states import States
 from .subject import Function, Subject
 
 
 def conservation(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Explainer | Function,
     *,

@@ -18,8 +18,8 @@ import numpy as np
 from .. import checks
 from .._results import key_text
 from ..derivative import resumed
-from ..graph import Graph, constants_behind, is_inexact, trace
-from ..reading import Reading, as_number, as_single, read
+from ..graph import Graph, constants_behind, is_inexact
+from ..reading import Reading, Source, as_number, as_single, read_at
 
 Order = Literal["output", "input", "single"]
 ORDERS = ("output", "input", "single")
@@ -194,7 +194,7 @@ def _initialised(
 ) -> dict[int, Any]:
     """The parameters of another model of the same structure."""
     try:
-        other = read(model, like, fold=True)
+        other = read_at(model, like, fold=True)
     except ValueError as error:
         raise ValueError(f"init(key) gives a model that does not run here: {error}") from error
     paths, others = (_paths(r.graph) for r in (reading, other))
@@ -221,23 +221,24 @@ def _paths(graph: Graph) -> list[str | None]:
 class Functional:
     """A model as a function of its constants, by name, and its input (of any shape it takes)."""
 
-    model: Callable
+    source: Source
 
     def __call__(self, constants: dict[str, Any], x: Any) -> Any:
-        program, _, paths, out_tree = trace(self.model, x)
-        values = [constants[name] for name in _names(program.consts, paths)]
+        traced = self.source.traced(x)
+        program = traced.program
+        values = [constants[name] for name in _names(program.consts, traced.paths)]
         env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
         env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
         leaves = map(as_number, jax.tree.leaves(x))
         env |= dict(zip(program.inputs, leaves, strict=True))
         env = resumed(program, env, {})  # layers without parameters are named after their scopes
-        return jax.tree.unflatten(out_tree, [env[v] for v in program.outputs])
+        return jax.tree.unflatten(traced.out_tree, [env[v] for v in program.outputs])
 
 
-def with_constants(model: Callable, graph: Graph, values: Sequence[Any]) -> Callable:
+def with_constants(reading: Reading, values: Sequence[Any]) -> Callable:
     """The model with other values for the constants of its program: a pytree of them."""
-    named = dict(zip(_names(graph.program.consts, graph.paths), values, strict=True))
-    return jax.tree_util.Partial(Functional(model), named)
+    names = _names(reading.graph.program.consts, reading.graph.paths)
+    return jax.tree_util.Partial(Functional(reading.source), dict(zip(names, values, strict=True)))
 
 
 def _names(consts: Sequence[int], paths: dict[int, str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import checks
 from ..methods import Explainer
+from ..reading import Model
 from .parameters import Order, parameters, randomised, stops
 from .similarity import colour_of
 from .states import States
@@ -30,7 +31,7 @@ class Cascade:
 
 
 def cascade(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Explainer | Function,
     *,
@@ -70,7 +71,7 @@ class TwoClasses:
 
 
 def two_classes(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Explainer | Function,
     *,

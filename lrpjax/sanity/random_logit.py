@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from .._progress import track
 from .._results import key_text
 from ..methods import Explainer
+from ..reading import Model
 from .result import Sanity, summary
 from .similarity import colour_of, measures
 from .states import States
@@ -20,7 +21,7 @@ from .subject import Function, Subject
 
 
 def random_logit(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Explainer | Function,
     *,

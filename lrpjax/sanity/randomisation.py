@@ -23,7 +23,7 @@ from ..estimators import SmoothGrad
 from ..estimators import noise as noise_of
 from ..method import Method
 from ..methods import Explainer, resolve
-from ..reading import as_number
+from ..reading import Model, as_number
 from .parameters import Order, parameters, randomised, sharing, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
@@ -37,7 +37,7 @@ STATISTICS = (
 
 
 def mprt(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Explainer | Function,
     *,
@@ -126,7 +126,7 @@ def mprt(
 
 
 def smooth_mprt(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Explainer | Function,
     *,
@@ -167,7 +167,7 @@ def _smoothed(function: Function, samples: int, noise: float, key: jax.Array) ->
 
 
 def efficient_mprt(
-    model: Callable,
+    model: Model,
     images: Any,
     method: str | Explainer | Function,
     *,

@@ -98,7 +98,7 @@ class States:
         method: Any = subject.method
         if isinstance(method, Estimator):
             return np.asarray(method.explain(replace(reading, consts=values), target)[0])
-        model = with_constants(subject.model, reading.graph, values)
+        model = with_constants(reading, values)
         return np.asarray(getattr(method, "attribute", method)(model, subject.images, target))
 
     def _propagated(self, chunk: slice, consts: dict[int, Any], target: Any) -> np.ndarray:

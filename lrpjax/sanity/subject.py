@@ -15,7 +15,7 @@ from ..explain import logits_of, read_for_target
 from ..layer_statistics import filled_up
 from ..method import Method
 from ..methods import Explainer, resolve
-from ..reading import Reading, read
+from ..reading import Model, Reading, Source, source_of
 
 _BYTES = 64 * 2**20  # of the largest layer's values in a chunk: two may be at work at once
 _ENOUGH = 32  # images: with fewer a chunk's products lose speed
@@ -34,7 +34,7 @@ class Subject:
 
     def __init__(
         self,
-        model: Callable,
+        model: Model,
         images: Any,
         method: str | Explainer | Function,
         *,
@@ -44,7 +44,7 @@ class Subject:
         checks.check_images(images)
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk is how many images run at once: at least 1, got {chunk}.")
-        self.model, self.images = model, images
+        self.source, self.images = source_of(model, images), images
         self.method: Any
         if callable(method) and not isinstance(method, Explainer):
             self.method, self.name = method, function_name(method)
@@ -59,13 +59,13 @@ class Subject:
                 self.chunk = self._fitting()
                 self.reading = self._read(target)
         except ValueError as error:
-            if _is_single(model, images):
+            if _is_single(self.source, images):
                 raise ValueError(
                     f"Images are needed as a batch (N, ...), got one of shape {images.shape}: give "
                     "images[None]."
                 ) from error
             raise
-        require(model, images, self.method)
+        require(self.source, images, self.method)
         program = self.reading.graph.program
         shape = (len(images), *program.shape(program.outputs[0])[1:])
         checks.check_target(target, shape)
@@ -85,7 +85,7 @@ class Subject:
                 raise ValueError(f"There are {len(self.images)} images, but {len(target)} targets.")
             first = np.asarray(target)[: self.chunk]
         some = of_images(self.method, self.images, np.arange(self.chunk))
-        return read_for_target(self.model, self.images[: self.chunk], some, first)
+        return read_for_target(self.source, self.images[: self.chunk], some, first)
 
     def _fitting(self) -> int:
         """How many images keep the largest layer's values within the limit: in equal chunks, and
@@ -117,10 +117,10 @@ def function_name(function: Callable) -> str:
     return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
 
 
-def _is_single(model: Callable, images: Any) -> bool:
+def _is_single(source: Source, images: Any) -> bool:
     """Whether these are one image, without the axis of a batch."""
     try:
-        read(model, images[None], fold=True)
+        source.at(images[None], fold=True)
     except Exception:  # whatever a model raises, it does not take them so either
         return False
     return True

@@ -62,7 +62,7 @@ def as_tanh(layer):
     return {"detail": TANH} if layer.detail.name == "relu" else {}
 
 
-TANH = read(jnp.tanh, X, fold=True).graph.layers[0].detail
+TANH = read(jnp.tanh, X).graph.layers[0].detail
 FALSE = {
     "what the activation computes at 'one:relu'": at("activation", as_tanh),
     "an input that cannot be negative at 'one'": at("dense", lambda _: {"non_negative": True}),
@@ -195,7 +195,7 @@ def test_claims_hold_in_every_precision_for_one_example_and_for_more(net, dtype)
     model = jax.tree_util.Partial(function, jax.tree.map(lambda w: jnp.asarray(w, dtype), p))
     for size in (1, 3):
         x = jnp.asarray(draw(7, size, *shape), dtype)
-        found = claims.tested(model, read(model, x, fold=True))
+        found = claims.tested(read(model, x))
         assert {claim.bound for claim in found} == {BOUND[dtype]}
         assert all(claim.holds for claim in found)
         assert any(claim.what == "an example by itself" for claim in found)
@@ -203,21 +203,21 @@ def test_claims_hold_in_every_precision_for_one_example_and_for_more(net, dtype)
 
 def test_claims_hold_for_a_transformer():
     model, x = vit(constants=True), draw(5, 2, 16, 16, 3)
-    what = {claim.what for claim in claims.tested(model, read(model, x, fold=True))}
+    what = {claim.what for claim in claims.tested(read(model, x))}
     assert len(what) == 6  # no layer is said to have no negative input
 
 
 def test_an_empty_batch_claims_nothing_that_fails():
-    reading = read(MODEL, X[:0], fold=True)
-    assert all(claim.holds for claim in claims.tested(MODEL, reading))
+    reading = read(MODEL, X[:0])
+    assert all(claim.holds for claim in claims.tested(reading))
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_two_programs_are_compiled(caplog, size):
     model = jax.tree_util.Partial(lambda p, x: 3 * network(p, x), P)
-    reading = read(model, draw(8, size, 6), fold=True)
+    reading = read(model, draw(8, size, 6))
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        claims.tested(model, reading)
+        claims.tested(reading)
     compiled = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
     checking = [text for text in compiled if "_all_finite" in text]  # of the other batch
     assert len(compiled) - len(checking) == 2, compiled

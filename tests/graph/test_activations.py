@@ -79,7 +79,7 @@ CASES = {f"{name}, {how}": (name, f) for name, fs in SPELLINGS.items() for how, 
 
 
 def found(model):
-    layers = read(model, X, fold=True).graph.layers
+    layers = read(model, X).graph.layers
     return [layer.detail.name if layer.kind == "activation" else layer.kind for layer in layers]
 
 

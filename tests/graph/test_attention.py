@@ -20,7 +20,7 @@ UNIFORM = partial(lrp.methods.get, attention="uniform")
 
 
 def kinds(model, x):
-    return [layer.kind for layer in read(model, x, fold=True).graph.layers]
+    return [layer.kind for layer in read(model, x).graph.layers]
 
 
 def relevance(model, x, method, R):
@@ -293,7 +293,7 @@ def test_the_gradient_of_a_transformer():
 
 
 def test_a_transformer_is_read_by_its_parameters():
-    layers = {layer.name: layer.kind for layer in read(model(True), IMAGES, fold=True).graph.layers}
+    layers = {layer.name: layer.kind for layer in read(model(True), IMAGES).graph.layers}
     wanted = [f"blocks.1.attention.{part}" for part in ("query", "key", "value", "out")]
     assert all(layers[name] == "dense" for name in (*wanted, "blocks.0.up", "head"))
     assert list(layers.values()).count("softmax") == 2

@@ -29,7 +29,7 @@ LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
 def graph(model, x):
-    return read(model, x, fold=True).graph
+    return read(model, x).graph
 
 
 def conv(x, kernel=KERNEL):
@@ -354,5 +354,5 @@ def test_an_operand_repeated_along_an_axis_leaves_the_axis_as_long_as_the_output
     (product,) = [row for row in lrp.plan(model, np.ones((2, 3, 4)), "gradient").rows
                   if row["kind"] == "product"]  # fmt: skip
     assert product["output"] == "2x3x4"
-    axes = read(model, np.ones((2, 3, 4)), fold=True).graph.axes
+    axes = read(model, np.ones((2, 3, 4))).graph.axes
     assert axes.mixes is None

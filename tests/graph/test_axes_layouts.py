@@ -42,7 +42,7 @@ def held(layout):
 @pytest.mark.parametrize("examples", [1, 3])
 @pytest.mark.parametrize(("model", "shape"), LAYOUTS.values(), ids=LAYOUTS)
 def test_features_and_places_are_the_same_in_every_layout(model, shape, examples):
-    graph = read(model, np.ones((examples, *shape)), fold=True).graph
+    graph = read(model, np.ones((examples, *shape))).graph
     layouts = graph.axes.layout
     assert held(layouts[graph.program.inputs[0]]) == (examples, 1, 64)
     (conv,) = [layer for layer in graph.layers if layer.kind == "conv"]
@@ -57,7 +57,7 @@ def test_features_and_places_are_the_same_in_every_layout(model, shape, examples
 @pytest.mark.parametrize("examples", [1, 3])
 def test_a_vmapped_library_has_its_features_on_the_first_axis_of_an_example(examples):
     model = eqx.nn.Conv2d(1, 4, 3, key=jax.random.key(0))
-    graph = read(jax.vmap(model), np.ones((examples, 1, 8, 8)), fold=True).graph
+    graph = read(jax.vmap(model), np.ones((examples, 1, 8, 8))).graph
     value = graph.program.outputs[0]
     assert (graph.axes.batch[value], graph.axes.feature[value]) == (0, 1)
     assert graph.axes.places[value] == (2, 3)
@@ -69,6 +69,6 @@ def test_features_are_followed_where_axes_merge_and_come_apart_again():
         y = relu(x.reshape(-1, 3) @ np.ones((3, 5)))
         return jnp.swapaxes(y.reshape(2, 6, 6, 5), 1, 3)
 
-    graph = read(model, np.ones((2, 6, 6, 3)), fold=True).graph
+    graph = read(model, np.ones((2, 6, 6, 3))).graph
     assert graph.axes.feature[graph.program.outputs[0]] == 1
     assert graph.axes.feature[graph.program.inputs[0]] == 3

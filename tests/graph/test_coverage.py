@@ -138,7 +138,7 @@ def test_every_listed_primitive_is_in_a_layer_here():
     """One that is new in `coverage` needs a layer here that has it, or a place in UNREACHED."""
     met = {kind: set() for kind in LISTED}
     for witness in WITNESSES:
-        for layer in read(*network(COVERED[witness]), fold=True).graph.layers:
+        for layer in read(*network(COVERED[witness])).graph.layers:
             met[layer.kind] |= names(layer)
     missing = {kind: listed - met[kind] for kind, listed in LISTED.items() if listed - met[kind]}
     # What sums cotangents has two of them, and no constant.
@@ -148,7 +148,7 @@ def test_every_listed_primitive_is_in_a_layer_here():
 @pytest.mark.parametrize(("name", "read_as"), layers_jax.READ_AS.items())
 def test_an_activation_of_jax_is_one_layer(name, read_as):
     x = np.ones((2, 4))
-    _, activation = read(lambda x: getattr(jax.nn, name)(x @ np.eye(4)), x, fold=True).graph.layers
+    _, activation = read(lambda x: getattr(jax.nn, name)(x @ np.eye(4)), x).graph.layers
     assert (activation.kind, activation.detail.name) == ("activation", read_as)
 
 

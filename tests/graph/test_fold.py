@@ -160,7 +160,7 @@ LIBRARIES = {
 
 def check_folded(model, x):
     """The model is one linear layer, between nothing but rearrangements."""
-    reading = read(model, x, fold=True)
+    reading = read(model, x)
     layers = reading.graph.layers
     assert [layer.kind for layer in layers if layer.kind != "structure"] in (["conv"], ["dense"])
     return check_linear_layers(reading, x)
@@ -324,6 +324,6 @@ NOT_FOLDED = {
 
 @pytest.mark.parametrize(("model", "x", "kinds"), NOT_FOLDED.values(), ids=NOT_FOLDED)
 def test_what_is_no_single_linear_layer_stays_apart(model, x, kinds):
-    reading = read(model, x, fold=True)
+    reading = read(model, x)
     assert [layer.kind for layer in reading.graph.layers] == kinds
     check_linear_layers(reading, x)

@@ -29,7 +29,7 @@ close = partial(np.testing.assert_allclose, atol=SAME)
 
 
 def graph(model, x=X):
-    return read(model, x, fold=True).graph
+    return read(model, x).graph
 
 
 def names(model, x=X):

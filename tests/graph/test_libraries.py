@@ -61,7 +61,7 @@ def test_every_library_gives_the_same_relevance(library, method, dtype):
 def test_every_library_is_read_as_the_same_named_layers(library, wrap):
     model, first = LIBRARIES[library]("float32")
     x = jnp.asarray(IMAGES.transpose(0, 3, 1, 2) if first else IMAGES, jnp.float32)
-    layers = read(wrap(model), x, fold=True).graph.layers
+    layers = read(wrap(model), x).graph.layers
     kinds = [layer.kind for layer in layers if layer.kind != "structure"]
     assert kinds == "conv activation max_pool conv activation sum dense activation dense".split()
     names = [layer.name for layer in layers if layer.kind in ("conv", "dense", "activation")]

@@ -35,7 +35,7 @@ def sums_by_hand(x):
 
 
 def kinds(model):
-    return [layer.kind for layer in read(model, X, fold=True).graph.layers]
+    return [layer.kind for layer in read(model, X).graph.layers]
 
 
 NORMS = {  # the spelling in JAX and in numpy, given the sums of three neighbours

@@ -53,13 +53,13 @@ def test_terms_get_their_share_and_positive_ones_all_of_it():
     total = up @ M.T
     expected = up * (np.where(total > 0, R / np.where(total > 0, total, 1), 0) @ M)
     np.testing.assert_allclose(lrp.vjp(model, X, "lrp-zplus")[1](R), expected, rtol=1e-6)
-    (layer,) = [layer for layer in read(model, X, fold=True).graph.layers if layer.kind == "sum"]
+    (layer,) = [layer for layer in read(model, X).graph.layers if layer.kind == "sum"]
     assert layer.primitive == "scatter-add"
 
 
 def test_signs_and_deeplift_go_through():
     model = lambda x: MAPS["segment_sum"](relu(x)) @ V
-    last = read(model, X, fold=True).graph.layers[-1]
+    last = read(model, X).graph.layers[-1]
     assert last.kind == "dense" and last.non_negative
     found = lrp.attribute(model, X, "deeplift-rescale", target=1)
     np.testing.assert_allclose(found.sum(1), model(X)[:, 1], rtol=1e-9)
@@ -121,7 +121,7 @@ def test_what_is_summed_over_the_batch_is_refused_in_every_family(name, method):
 
 def test_each_example_may_have_a_place_of_its_own():
     model = lambda x: jnp.zeros((4, 5)).at[jnp.arange(4), jnp.array([0, 2, 1, 4])].add(x[:, 0])
-    axes = read(lambda x: model(x) + x, X, fold=True).graph.axes
+    axes = read(lambda x: model(x) + x, X).graph.axes
     assert axes.mixes is None
 
 

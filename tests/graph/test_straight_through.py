@@ -133,7 +133,7 @@ def test_every_claim_of_the_reading_holds(case):
 
 def test_the_parameters_of_a_quantiser_are_read_off():
     def parameters(function):
-        (layer,) = read(function, X, fold=True).graph.layers
+        (layer,) = read(function, X).graph.layers
         return layer.detail.parameters
 
     found = parameters(in_place(lambda h: jnp.clip(jnp.round(h / 0.25), -8, 7) * 0.25))
@@ -146,9 +146,9 @@ def test_the_parameters_of_a_quantiser_are_read_off():
 
 
 def test_a_spike_gates_and_is_never_negative():
-    (layer,) = read(surrogate, X, fold=True).graph.layers
+    (layer,) = read(surrogate, X).graph.layers
     assert layer.detail.gate and layer.detail.never_negative and not layer.detail.cuts
-    (layer,) = read(within, X, fold=True).graph.layers
+    (layer,) = read(within, X).graph.layers
     assert layer.detail.keeps_sign and not layer.detail.never_negative
 
 
@@ -175,4 +175,4 @@ def test_a_mask_stays_a_mask():
 def test_what_lies_beside_the_largest_number_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read(lambda x: jnp.nan_to_num(x), X, fold=True)
+        read(lambda x: jnp.nan_to_num(x), X)

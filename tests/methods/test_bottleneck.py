@@ -277,7 +277,7 @@ def test_only_what_depends_on_a_value_is_run_again(getkey):
         return jax.nn.relu(x @ w) + 2 * x
 
     x, new = jax.random.normal(getkey(), (3, 4)), jax.random.normal(getkey(), (3, 4))
-    reading = read(residual, x, fold=True)
+    reading = read(residual, x)
     graph, env = reading.graph, environment(reading.graph, reading.consts, reading.leaves)
     (value,) = (u.outputs[0] for u in graph.layers if u.kind == "dense")
     again, (output,) = resumed(graph.program, env, {value: new}), graph.program.outputs

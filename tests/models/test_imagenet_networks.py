@@ -60,7 +60,7 @@ def in_double(network):
 
 def values(model, x, names):
     """What these layers compute."""
-    reading = read(model, x, fold=True)
+    reading = read(model, x)
     graph = reading.graph
 
     def run(consts, leaves):
@@ -231,7 +231,7 @@ def test_the_ledger_of_a_residual_network_adds_up(network, method):
     """Each layer's relevance arrives, or ends where a rule's own numerators say."""
     model, x = in_double(network)
     chosen = lrp.methods.resolve(method, model)
-    book = measured(read(model, x, fold=True), chosen, 3)
+    book = measured(read(model, x), chosen, 3)
     conserving = [row for row in book.rows if row["residual"] is not None]
     assert len(conserving) > 20 and all(row["balanced"] for row in conserving)
     found = np.asarray(lrp.attribute(model, x, chosen, target=3))

@@ -89,7 +89,7 @@ def at_work(name, **parameters):
     """The rule's map, and the layer's output, at the layer of its kind."""
     place, given = CASES[name]
     model, kind = PLACES[place]
-    reading = read(model, X, fold=True)
+    reading = read(model, X)
     env = environment(reading.graph, reading.consts, reading.leaves)
     layer = next(layer for layer in reading.graph.layers if layer.kind == kind)
     op = make_op(reading.graph.program, layer, env)

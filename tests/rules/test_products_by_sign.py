@@ -49,7 +49,7 @@ KINDS = pytest.mark.parametrize("kind", [dense, convolutions], ids=["dense", "co
 def _compiled(model, x, method):
     """(the products in what XLA runs for one map, its logits)."""
     method = resolve(method, model)
-    reading = read(model, x, fold=True)
+    reading = read(model, x)
     arguments = (reading.graph, method, reading.consts, reading.leaves, np.zeros(4, int))
     text = ledger.explain.lower(*arguments, told=True).compile().as_text()
     products = sum(text.count(f" {name}(") for name in ("dot", "convolution"))

@@ -126,7 +126,7 @@ def test_maps_of_all_states_are_those_of_a_model_with_these_parameters(method, o
     for swapped, maps, again in zip(asked, kept, anew, strict=True):
         np.testing.assert_array_equal(maps, again)
         values = [swapped[0].get(i, value) for i, value in enumerate(subject.reading.consts)]
-        other = with_constants(subject.model, subject.reading.graph, values)
+        other = with_constants(subject.reading, values)
         expected = lrp.attribute(other, oracle.images(4), method, target=subject.target)
         np.testing.assert_allclose(maps, expected, rtol=1e-10, atol=1e-12)
 
