@@ -119,13 +119,20 @@ def find_activation(
 def _is_negative_of_another(
     program: Program, uniform: dict[int, np.ndarray], found: Activation
 ) -> bool:
-    """Whether an activation is the negative of one that begins with the sign of its root."""
+    """Whether an activation is the negative of one that begins with the sign of its root, or has
+    its last sign taken back by what reads it: -(-min(-h, c)) is a minimum, and no max(h, -c)."""
     *rest, last = found.eqns
     if not is_negation(uniform, last):
         return False
     (before,) = program.active_inputs(last)
     inner = find_activation(program, uniform, before)
-    if inner is None or not set(inner.eqns) > set(rest):
+    if inner is None:
+        return False
+    readers = program.readers[last.outputs[0]]
+    taken_back = readers and all(is_negation(uniform, reader) for reader in readers)
+    if taken_back and (inner.cuts or inner.name == found.name):
+        return True
+    if not set(inner.eqns) > set(rest):
         return False
     root, signs = inner.root, 0  # two signs in a row are none
     while (eqn := program.producer.get(root)) is not None and is_negation(uniform, eqn):

@@ -172,7 +172,8 @@ class Rewriting:
     cuts: whether it keeps what cuts.
 
     factor: the input is multiplied by it. alone: the first example is asked alone. dtype: of the
-    input. The maps must then be equal to `tolerance`, relative to the largest entry.
+    input. The maps must then be equal to `tolerance`, relative to the largest entry. denominators:
+    whether LRP may divide by others, so that the stabiliser's part in the map is another.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Rewriting:
     alone: bool = False
     dtype: str = "float64"
     tolerance: float = 1e-9
+    denominators: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -290,7 +292,7 @@ REWRITINGS: tuple[Rewriting, ...] = (
     Rewriting("stopped", partial(touch, stopped), derivative=False),
     Rewriting("straight through", partial(styled, straight=True), _activated, derivative=False),
     # Where a LayerNorm is spelled as a sum of two, it shares out by two denominators more.
-    Rewriting("another spelling", respelled, tolerance=1e-7),
+    Rewriting("another spelling", respelled, denominators=True),
     *(Rewriting(w, partial(styled, outer=w)) for w in ("jit", "checkpoint", "vmap", "closure")),
     Rewriting("everything wrapped", partial(styled, wrapped=1.0)),
     Rewriting("nothing wrapped", partial(styled, wrapped=0.0)),

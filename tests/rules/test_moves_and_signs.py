@@ -197,3 +197,29 @@ def test_an_infinite_weight_is_refused():
     bad = W.at[0, 0].set(jnp.inf)
     with pytest.raises(ValueError, match="NaN or infinity in the weights bad"):
         lrp.attribute(lambda x: x @ bad, X, "lrp-z", target=0)
+
+
+NEXT_TO_A_SIGN = {
+    "a minimum": lambda h: jnp.minimum(jax.nn.log_sigmoid(h), -0.5),
+    "relu": lambda h: jax.nn.relu(-h),
+    "leaky_relu": lambda h: jax.nn.leaky_relu(-h, 0.3),
+    "tanh": lambda h: jax.nn.relu(jnp.tanh(-h)),
+}
+SIGNS = {  # before the activation, and behind it
+    "before": (twice_negated, lambda h: h),
+    "behind": (lambda h: h, twice_negated),
+    "both": (lambda h: -1.0 * (h * -1.0), lambda h: twice_negated(twice_negated(h))),
+}
+
+
+@pytest.mark.parametrize("method", ["deconv", "guided-bp", "deeplift-rescale", "lrp-zplus"])
+@pytest.mark.parametrize("f", NEXT_TO_A_SIGN.values(), ids=NEXT_TO_A_SIGN)
+def test_two_signs_are_none_wherever_they_stand(f, method):
+    """-f(-h) is another activation of h, and may not be read in -(-f(-h))."""
+    x = RANDOM.normal(size=(4, 3))
+    model = lambda before, behind: lambda x: behind(f(before(x @ W))) @ V
+    itself = lambda h: h
+    expected = ones(model(itself, itself), x, method)
+    assert np.abs(expected).max() > 0
+    for places in SIGNS.values():
+        np.testing.assert_allclose(ones(model(*places), x, method), expected, rtol=1e-9, atol=1e-12)
