@@ -118,7 +118,7 @@ def csc(
     starts = range(0, len(images), batch)
     for i in track(starts, description=method.name, disable=not progress):
         index = filled_up(i, batch, len(images))
-        found, outputs, relevance = _measure(
+        vectors_found, finite = _relevance(
             reading.graph,
             of_images(method, images, index),
             start_name,
@@ -128,14 +128,15 @@ def csc(
             images[index],
             jax.vmap(partial(jax.random.fold_in, key))(index),
         )
-        if not outputs:
+        if not finite:
             raise ValueError(
                 f"The model's output holds NaN or infinity for one of the images {i} to "
                 f"{i + batch - 1}: its relevance would mean nothing."
             )
-        checks.check_maps(method.name, relevance)
         real = min(batch, len(images) - i)
-        for name, distances in zip(names, found, strict=True):
+        for name in names:  # each in a program that all layers of its shape share
+            distances, largest_entry = _distances(vectors_found.pop(name))
+            checks.check_maps(method.name, [largest_entry])
             pieces[name].append(np.asarray(distances)[:, :real].ravel())
     rows = []
     for name, value in zip(names, values, strict=True):
@@ -193,7 +194,9 @@ def one_minus_cosines(vectors: jax.Array) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3, 4))
-def _measure(graph, method, start, names, sizes, consts, images, keys):
+def _relevance(graph, method, start, names, sizes, consts, images, keys):
+    """What is compared at each layer, (V, N, places, channels) by its name, and whether the model's
+    output is finite."""
     vectors, at_once, over = sizes
     seed = checks.find_layer(graph, start).outputs[0]
     values = values_at(graph, start, names)
@@ -209,14 +212,18 @@ def _measure(graph, method, start, names, sizes, consts, images, keys):
         return [found[v] for v in values]
 
     parts = [jax.vmap(relevance)(drawn[i : i + at_once]) for i in range(0, vectors, at_once)]
-    measured = [
-        one_minus_cosines(jnp.concatenate([_compared(graph, v, part[k], over) for part in parts]))
-        for k, v in enumerate(values)
-    ]
+    measured = {
+        name: jnp.concatenate([_compared(graph, v, part[k], over) for part in parts])
+        for k, (name, v) in enumerate(zip(names, values, strict=True))
+    }
     outputs = [jnp.isfinite(env[v]).all() for v in graph.program.outputs]
-    # One number for each layer that is not finite where a part of its relevance is not.
-    sizes = [sum(jnp.abs(part[k]).max() for part in parts) for k in range(len(values))]
-    return measured, jnp.stack(outputs).all(), sizes
+    return measured, jnp.stack(outputs).all()
+
+
+@jax.jit
+def _distances(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """1 - |cos| of all pairs, and a number that is not finite where an entry is not."""
+    return one_minus_cosines(vectors), jnp.abs(vectors).max()
 
 
 def _compared(graph: Graph, value: int, maps: jax.Array, over: str) -> jax.Array:

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 
 from lrpjax.graph import LINEAR, make_op
-from lrpjax.reading import environment, read
+from lrpjax.reading import environment, read, read_at
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -197,7 +197,7 @@ def test_batch_norm_is_folded(library, run):
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_batch_norm_is_kept_apart_where_asked(library, run):
     x = data(run)
-    reading = read(LIBRARIES[library](run), x, fold=False)
+    reading = read_at(LIBRARIES[library](run), x, fold=False)
     found = [layer.kind for layer in reading.graph.layers if layer.kind != "structure"]
     assert found == ["scale" if part == "bn" else part for part in run.split()]
     check_linear_layers(reading, x)
