@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,10 @@ class Plan:
     def __reduce__(self) -> tuple:
         """A pickle of it holds the model, which is read again."""
         return plan, (self.source.model, self.like, self.method)
+
+    @property
+    def model(self) -> Callable:
+        return self.source.model
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -9,6 +9,8 @@ import pytest
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT = 1e-9
 get = partial(lrp.methods.get, stabiliser=1e-12)
 relu = jax.nn.relu

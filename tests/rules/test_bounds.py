@@ -9,6 +9,8 @@ import pytest
 
 import lrpjax as lrp
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 EXACT, ADDED = 1e-9, {"stabiliser": 1e-12}
 get = partial(lrp.methods.get, **ADDED)
 WORD = np.random.default_rng(3)
