@@ -174,7 +174,7 @@ def _multipliers(net: Net, group: Group, xs: list[Array], x0s: list[Array], m: A
 
 def _cut(net: Net, group: Group, method: Method, x: Array, R: Array) -> Array:
     """At an activation that cuts: guided f'(x) max(R, 0), deconv max(R, 0), RectGrad those R for
-    which y R is above its 98th percentile, where x > 0; at any other the gradient."""
+    which y R is above its percentile, where x > 0; at any other the gradient."""
     f = _function(net, group)
     slope, y, x = jacobian(f, [x], 0).diagonal(), f(x).ravel(), x.ravel()
     if net.nodes[group.last]["name"] not in CUTS:
@@ -183,7 +183,7 @@ def _cut(net: Net, group: Group, method: Method, x: Array, R: Array) -> Array:
         return slope * R
     if method.name == "rect-grad":
         score = np.sort(y * R)
-        tau = score[round((len(score) - 1) * 98 / 100)]
+        tau = score[round((len(score) - 1) * method.options["percentile"] / 100)]
         return np.where((y * R > tau) & (x > 0), R, 0)
     return np.maximum(R, 0) * (slope if method.name == "guided-bp" else 1)
 

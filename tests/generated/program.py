@@ -65,11 +65,9 @@ def apply_node(net: Net, i: int, style: Style, p: dict, values: list[Array]) -> 
 
     def f(p, *values):
         # Drawn anew at each trace, so that a second trace spells the same.
-        s = Speller(node, np.random.default_rng([style.seed, i, 1]), style.nchw, style.rows)
-        y = SPELLINGS[node.kind](s, p, *values)
-        if style.straight and node.kind == "act":
-            return values[0] + jax.lax.stop_gradient(y - values[0])
-        return y
+        rng = np.random.default_rng([style.seed, i, 1])
+        s = Speller(node, rng, style.nchw, style.rows, style.straight)
+        return SPELLINGS[node.kind](s, p, *values)
 
     return (wrapper(f) if wrap else f)(p, *values)
 

@@ -151,7 +151,9 @@ METHODS: tuple[Method, ...] = (
     Method("lrp-wsquare", linear=wsquare),
     Method("deeplift-rescale", family="deeplift"),
     Method("input-x-gradient", family="gradient"),
-    *(Method(name, family="cuts") for name in ("guided-bp", "deconv", "rect-grad")),
+    *(Method(name, family="cuts") for name in ("guided-bp", "deconv")),
+    # Of a few units the paper's 98th percentile leaves none.
+    Method("rect-grad", {"percentile": 50}, family="cuts"),
 )
 
 # Of these a layer's rule hangs on what it is and where it stands.

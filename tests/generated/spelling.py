@@ -29,6 +29,7 @@ class Speller:
     rng: np.random.Generator
     nchw: bool
     rows: bool = False
+    straight: bool = False
 
     def one_of(self, *options: Any) -> Any:
         return options[int(self.rng.integers(len(options)))]

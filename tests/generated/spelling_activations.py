@@ -69,7 +69,11 @@ WAYS = {
 
 
 def act(s: Speller, p: dict, x: Array) -> Array:
-    return s.one_of(*WAYS[s.node["name"]])(x)
+    """Where it is, or with the batch as the last axis, as recurrent code has it."""
+    own = s.one_of(*WAYS[s.node["name"]])
+    f = _stopped(own) if s.straight else own
+    batch_last = lambda x: jnp.moveaxis(f(jnp.moveaxis(x, 0, -1)), -1, 0)
+    return s.one_of(f, f, f, batch_last)(x)
 
 
 SPELLINGS["act"] = act
