@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from rich.progress import track
 
 from . import checks
@@ -124,6 +123,8 @@ def iba(
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _fit(graph, value, settings, consts, images, target, key, numbers):
     """Relevance, capacity and losses of a chunk, each with the batch as first axis."""
+    import optax  # takes as long as JAX, and nothing else here needs it
+
     steps, samples, sigma = settings
     mean, std, beta, learning_rate = numbers
     env = environment(graph, consts, [images])

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from .. import __version__
 from . import attribute, audit, csc, describe, patterns, sanity, simulate, spectrum, train
 
 app = typer.Typer(
@@ -18,6 +20,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # so that paragraphs flow
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"lrpjax {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What the commands share."""
+
+
 for _command in (
     csc.csc,
     audit.audit,

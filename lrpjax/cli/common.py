@@ -14,8 +14,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .. import _jobs
-
 console = Console()
 IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
 NAMED = ("cifar10", *IMAGENET)
@@ -162,6 +160,8 @@ def run_jobs(
     printed at the end. Returns whether Ctrl-C cut it short.
     Raises the jobs' error where all failed for one reason, ValueError where for several.
     """
+    from .. import _jobs
+
     kept = []
 
     def counted(job: Any, result: Any) -> None:

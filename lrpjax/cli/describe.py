@@ -26,7 +26,7 @@ def plan(
     json_file: JsonOption = None,
 ) -> None:
     """The layers that are found in a model and the rule that each will get."""
-    from ..plan import plan as make_plan
+    from ..planning import plan as make_plan
 
     network, inputs = load(model, weights, images)
     made = make_plan(network, inputs.x, method)

@@ -17,9 +17,9 @@ import numpy as np
 
 from .._results import Results, key_text
 from .._text import columns
-from ..chain import MEMORY, ChainOperator, chain_and_links, one_example
 from ..claims import require
 from ..graph import Graph
+from ..matrices import MEMORY, ChainOperator, chain_and_links, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import Model, output_layer, source_of, values_at

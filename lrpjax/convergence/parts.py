@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from .._compat import CALLS, ClosedJaxpr, Literal, call_body, scan_counts
-from ..chain import ChainOperator
+from ..matrices import ChainOperator
 from ..rules.rule import negative, positive
 
 

@@ -26,8 +26,8 @@ from .. import checks
 from .._progress import track
 from .._results import Results, key_text
 from ..baselines import of_images
-from ..chain import chains, one_example
 from ..graph import Graph
+from ..matrices import chains, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import Model, Source, output_layer, source_of, values_at

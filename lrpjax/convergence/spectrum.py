@@ -21,8 +21,8 @@ from .. import checks
 from .._progress import track
 from .._results import Results, key_text
 from ..baselines import of_images
-from ..chain import ChainOperator, chains, links, one_example
 from ..claims import require
+from ..matrices import ChainOperator, chains, links, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import Model, output_layer, source_of

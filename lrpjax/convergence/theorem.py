@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..chain import ChainOperator
+from ..matrices import ChainOperator
 from .parts import Undecided, signed_sums
 from .rays import projective_diameter
 

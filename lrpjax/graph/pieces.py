@@ -7,6 +7,7 @@ numbers in it are those of the model, rounded as the model has rounded them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -164,15 +165,6 @@ def _read(operand: str) -> float | bool:
     return _TRUTH[operand] if operand in _TRUTH else float.fromhex(operand)
 
 
-def _special(name: str) -> Callable:
-    def function(x):
-        from scipy import special  # takes a third of a second, and few models need it
-
-        return getattr(special, name)(x)
-
-    return function
-
-
 def _select(which: Any, *cases: Any) -> Any:
     return np.where(which, cases[-1], cases[0])
 
@@ -193,8 +185,8 @@ _NUMPY: dict[str, Callable] = {
     "cosh": np.cosh,
     "div": np.divide,
     "eq": np.equal,
-    "erf": _special("erf"),
-    "erfc": _special("erfc"),
+    "erf": np.vectorize(math.erf, otypes=[float]),
+    "erfc": np.vectorize(math.erfc, otypes=[float]),
     "exp": np.exp,
     "exp2": np.exp2,
     "expm1": np.expm1,

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.errors import FlaxError, TraceContextError
 
 from .contractions import contracted
 from .flatten import flatten
@@ -56,12 +55,12 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     try:
         with _keras_untouched():
             closed = jax.make_jaxpr(call)(arrays, *shaped)
-    except TraceContextError as error:
+    except _error_of_flax("TraceContextError") as error:
         raise ValueError(
             "The model changes its own state when it is called (training-mode BatchNorm or "
             f"dropout?): {INFERENCE}"
         ) from error
-    except (TypeError, ValueError, FlaxError) as error:
+    except (TypeError, ValueError, *_error_of_flax("FlaxError")) as error:  # type: ignore[misc]
         raise ValueError(
             f"The model cannot be called with input {_listed(shaped)}: {_reason(error)}."
             + (_dropout_hint(error) or _shape_hint(partial(call, arrays), shaped))
@@ -159,6 +158,12 @@ def _shape_hint(call: Callable, shaped: list[Any]) -> str:
             continue
         return f" It can with {_listed([mended])}: {advice}."
     return ""
+
+
+def _error_of_flax(name: str) -> tuple[type[Exception], ...]:
+    """One of the errors of Flax, to be caught; none where it is not loaded and none is raised."""
+    errors = sys.modules.get("flax.errors")
+    return (getattr(errors, name),) if errors is not None else ()
 
 
 def _keras_untouched() -> AbstractContextManager:

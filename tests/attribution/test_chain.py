@@ -16,7 +16,7 @@ from helpers import nets_chain, oracle
 from scipy.sparse.linalg import aslinearoperator, svds
 
 import lrpjax as lrp
-from lrpjax.chain import links, one_example
+from lrpjax.matrices import links, one_example
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from typer.main import get_command
 
+import lrpjax
 from lrpjax.cli import app
 
 COMMANDS = get_command(app).commands
@@ -23,3 +27,23 @@ def test_the_help_of_a_command_names_its_options(name, command_line, monkeypatch
     assert code == 0 and not err
     options = [o for p in COMMANDS[name].params for o in p.opts if o.startswith("--")]
     assert options and all(option in out for option in options)
+
+
+def test_the_version_is_that_of_the_package(command_line):
+    assert command_line("--version") == (0, f"lrpjax {lrpjax.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["csc", "--help"], ["cscc"]])
+def test_what_needs_no_model_loads_no_jax(arguments):
+    """In a process of its own, as `python -m lrpjax`."""
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = ['lrpjax', *{arguments}]\n"
+        "try:\n    runpy.run_module('lrpjax', run_name='__main__')\n"
+        "except SystemExit as stop:\n    code = stop.code or 0\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"
+        "sys.exit(code)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == (2 if arguments == ["cscc"] else 0), ran.stderr
+    assert ("Did you mean 'csc'?" in ran.stderr) == (arguments == ["cscc"])

@@ -13,10 +13,10 @@ import pytest
 from helpers import nets_chain, oracle, oracle_cone
 
 import lrpjax as lrp
-from lrpjax.chain import links, one_example
 from lrpjax.convergence import rays
 from lrpjax.convergence.parts import Undecided, signed_sums
 from lrpjax.graph import blocks
+from lrpjax.matrices import links, one_example
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

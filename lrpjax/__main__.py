@@ -1,0 +1,5 @@
+"""`python -m lrpjax` is `lrpjax`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,60 @@
+"""What `import lrpjax` shows and loads."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import lrpjax
+
+PACKAGE = Path(lrpjax.__file__).parent
+NAMES = """
+    Reading attribute audit auditing bottleneck chain composites convergence iba matrix methods
+    models patterns plan plots read rules sanity tcav vjp
+""".split()
+
+
+def test_the_package_shows_its_public_names_and_no_others():
+    assert lrpjax.__all__ == dir(lrpjax) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_there_whatever_was_loaded_before(name):
+    """No function stands before a module of its name: which of the two one got would depend on
+    what had been imported."""
+    found = getattr(lrpjax, name)
+    is_module = (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir() or name == "plots"
+    assert isinstance(found, ModuleType) == is_module
+    if is_module:
+        inner = "report.plots" if name == "plots" else name
+        assert import_module(f"lrpjax.{inner}") is found
+        assert getattr(lrpjax, name) is found
+
+
+def test_what_is_no_name_of_the_package_is_none():
+    with pytest.raises(AttributeError, match="explainn"):
+        _ = lrpjax.explainn
+
+
+SCRIPT = """
+import sys
+import lrpjax as lrp
+
+assert 'jax' not in sys.modules
+import jax
+import numpy as np
+
+w = np.ones((4, 3), np.float32)
+model = lambda x: jax.nn.gelu(jax.nn.relu(x @ w)) @ w.T
+lrp.attribute(model, np.ones((2, 4), np.float32), 'lrp-zplus', target=0)
+found = {'flax', 'scipy', 'matplotlib', 'sklearn', 'skimage', 'optax', 'PIL'} & set(sys.modules)
+assert not found, found
+"""
+
+
+def test_a_map_of_a_plain_function_loads_nothing_that_it_does_not_need():
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
