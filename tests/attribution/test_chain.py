@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction as F
 from functools import cache, partial
-from importlib import import_module
 from itertools import pairwise, product
 
 import jax
@@ -16,6 +15,7 @@ from helpers import nets_chain, oracle
 from scipy.sparse.linalg import aslinearoperator, svds
 
 import lrpjax as lrp
+from lrpjax import matrices
 from lrpjax.matrices import links, one_example
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -189,8 +189,8 @@ def test_a_place_is_joined_to_itself_by_the_identity():
 @pytest.mark.parametrize("at_once", [1, 5])
 def test_chunks_change_nothing(monkeypatch, start, at_once):
     whole = lrp.chain(NET, X, "lrp-zplus", start=start).dense()
-    # conv1's output is the largest. (lrpjax.chain is the function, not its module.)
-    monkeypatch.setattr(import_module("lrpjax.chain"), "_BYTES", at_once * 48 * 8)
+    # conv1's output is the largest.
+    monkeypatch.setattr(matrices, "_BYTES", at_once * 48 * 8)
     op = lrp.chain(NET, X, "lrp-zplus", start=start)
     assert op.chunk == at_once
     close(op.dense(), np.asarray(whole))
