@@ -125,7 +125,7 @@ _NOTICED = 0.01  # of the relevance that arrives at a layer: less is not worth a
 def _warn_of_losses(reading: Reading, method: Method, target: Any) -> None:
     """Warns where the gradient stands in for a rule and does not conserve relevance."""
     graph = reading.graph
-    if not any(map(method.is_substituted, graph.layers)):
+    if not any(method.is_substituted(graph, layer) for layer in graph.layers):
         return
     if method.baseline is not None:
         _warn_of_incompleteness(reading, method, target)

@@ -162,7 +162,7 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
         # derivative of its own may have one.
         if (
             layer.kind == "control"
-            and (method.composite(layer) is None or layer.primitive == "while")
+            and (graph.asked(method.composite, layer) is None or layer.primitive == "while")
             and not (method.derivative and calls_around(graph.program, layer.eqns))
         ):
             raise NotImplementedError(
@@ -180,7 +180,7 @@ def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rul
     found = []
     ends = {layer.place: layer for layer in ending(graph)}
     for layer in layers:
-        rule = method.rule_for(layer)
+        rule = method.rule_for(graph, layer)
         if layer.place in ends and (rule is None or rule.facts.inside_only):
             raise NotImplementedError(_no_logits(layer))
         if rule is None and carries_relevance(graph, layer):
@@ -216,7 +216,7 @@ def warn_of_uniform_maps(graph: Graph, method: Method, stacklevel: int) -> None:
         for layer in first
         if layer.kind == "dense" and len(graph.program.shape(layer.inputs[0])) == 2
     ]
-    rules = [method.rule_for(layer) for layer in whole]
+    rules = [method.rule_for(graph, layer) for layer in whole]
     if first and whole == first and all(r is not None and r.function is flat for r in rules):
         warnings.warn(
             f"The map of {method.name} is uniform: its rule for the first layer is flat, and "

@@ -139,7 +139,9 @@ def substituted_sums(
     arrives there, and what is sent on."""
     book = Book(graph, graph.program.shape(graph.program.outputs[0])[0])
     explained(graph, method, consts, leaves, target, book.watch)
-    layers = [a for a in graph.layers if method.is_substituted(a) and a.place in book.entries]
+    layers = [
+        a for a in graph.layers if method.is_substituted(graph, a) and a.place in book.entries
+    ]
     return {a.name: tuple(book.entries[a.place][0, :2]) for a in layers}
 
 
@@ -245,7 +247,7 @@ def shares(book: np.ndarray, at_input: np.ndarray) -> dict[str, np.ndarray]:
 def with_unaccounted(graph: Graph, method: Method, book: np.ndarray) -> np.ndarray:
     """The book in which a layer whose rule does not conserve, among others that do, has lost what
     it took in more than it sent on: a softmax between two layers, by its Taylor expansion."""
-    rules = [method.rule_for(layer) for layer in graph.layers]
+    rules = [method.rule_for(graph, layer) for layer in graph.layers]
     accounts = [rule is not None and rule.account is not None for rule in rules]
     if method.derivative or not any(accounts):
         return book
@@ -283,7 +285,7 @@ def warn_of_what_was_lost(
 
 
 def _of_absolute_stabilisers(graph: Graph, method: Method, book: np.ndarray) -> str:
-    rules = [method.rule_for(layer) for layer in graph.layers]
+    rules = [method.rule_for(graph, layer) for layer in graph.layers]
     absolute = np.array([r is not None and r.absolute is not None for r in rules])
     part = _by(book[:, QUANTITIES.index("stabiliser")], book[:, 0]).max(1) * absolute
     worst = int(part.argmax())
@@ -320,7 +322,7 @@ def _of_ends(graph: Graph, book: np.ndarray, at_input: np.ndarray) -> str:
 
 
 def _of_growth(graph: Graph, method: Method, book: np.ndarray, at_input: np.ndarray) -> str:
-    facts = [r.facts for layer in graph.layers if (r := method.rule_for(layer)) is not None]
+    facts = [r.facts for layer in graph.layers if (r := method.rule_for(graph, layer)) is not None]
     grew = growth(graph, book, at_input)
     image = int(grew.argmax())
     apart = any(f.takes_apart and not f.stabilises for f in facts)

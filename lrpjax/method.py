@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 
 from .composites import Composite
+from .graph import Graph, Layer
 from .rules import Rule, gradient, rule
 from .rules.deeplift import paired_gradient
 
@@ -81,17 +82,17 @@ class Method:
                     f"{option} is {' or '.join(map(repr, allowed))}, got {getattr(self, option)!r}."
                 )
 
-    def rule_for(self, layer: Any) -> Rule | None:
-        found = self.composite(layer)
+    def rule_for(self, graph: Graph, layer: Layer) -> Rule | None:
+        found = graph.asked(self.composite, layer)
         if found is None and layer.kind == "unknown" and self.baseline is None:
             found = layer.detail  # a registered rule, which knows nothing of references
         if found is None and self.unknown == "gradient":
             return rule(paired_gradient if self.paired else gradient)
         return found
 
-    def is_substituted(self, layer: Any) -> bool:
+    def is_substituted(self, graph: Graph, layer: Layer) -> bool:
         """Whether the gradient stands in for a rule of the layer, as `unknown` says."""
-        if self.unknown != "gradient" or self.composite(layer) is not None:
+        if self.unknown != "gradient" or graph.asked(self.composite, layer) is not None:
             return False
         return layer.kind != "unknown" or layer.detail is None or self.baseline is not None
 

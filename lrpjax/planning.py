@@ -64,7 +64,7 @@ class Plan:
         }
 
     def _rule(self, layer: Layer) -> str:
-        found = self.method.rule_for(layer)
+        found = self.method.rule_for(self.graph, layer)
         if found is not None:
             around = calls_around(self.graph.program, layer.eqns)
             return str(found) + (OPENED if any(call.foreign for call in around) else "")

@@ -69,7 +69,8 @@ class Chain:
         sums: Sums | None = None,
         watch: Watch | None = None,
     ):
-        self.method, self.env, self.inputs = method, env, graph.program.inputs
+        self.graph, self.method, self.env = graph, method, env
+        self.inputs = graph.program.inputs
         self.watch = watch
         self.differences: dict[int, jax.Array] = {}  # or the two parts of each, if paired
         self.stages: list[Stage] = []
@@ -170,7 +171,9 @@ class Chain:
 
     def __call__(self, relevance: Relevance) -> Relevance:
         travelling = self.start(relevance)
-        substituted = any(self.method.is_substituted(stage.layer) for stage in self.stages)
+        substituted = any(
+            self.method.is_substituted(self.graph, stage.layer) for stage in self.stages
+        )
         for stage in reversed(self.stages):
             if not any(v in travelling for v in stage.layer.outputs):
                 continue
@@ -262,7 +265,7 @@ def values_for(
     apart = {
         eqn.outputs[0]: layer.place
         for layer in layers
-        if layer.non_negative and (rule := method.rule_for(layer)) and rule.facts.takes_apart
+        if layer.non_negative and (rule := method.rule_for(graph, layer)) and rule.facts.takes_apart
         if (eqn := bare_product(program, layer))
     }
     sums: Sums = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from . import primitives
@@ -37,6 +40,15 @@ class Graph:
         given = tuple(layer.detail for layer in self.layers if layer.kind == "unknown")
         named = tuple((layer.name, layer.kind) for layer in self.layers)
         self._key = (fold, text(program), named, given, tuple(sorted(program.fixed)))
+
+        self._answers: dict[Any, dict[int, Any]] = {}
+
+    def asked(self, composite: Callable[[Layer], Any], layer: Layer) -> Any:
+        """composite(layer), which is called once for each layer."""
+        known = self._answers.setdefault(composite, {})
+        if layer.place not in known:
+            known[layer.place] = composite(layer)
+        return known[layer.place]
 
     def __hash__(self) -> int:
         return hash(self._key)

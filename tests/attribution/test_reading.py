@@ -1,6 +1,7 @@
 """A reading stands for a model: it is traced once for each shape of input, whatever is measured."""
 
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,19 @@ def test_measures_of_one_reading_share_what_is_traced():
     assert set(model.traced.values()) == {1}
     # The three images, one, and that beside another: the test of whether examples are kept apart.
     assert model.traced.keys() == {(n, *X.shape[1:]) for n in (1, 2, 3)}
+
+
+def test_a_method_is_asked_once_for_the_rule_of_each_layer():
+    asked = Counter()
+    z = lrp.methods.get("lrp-z")
+
+    def counting(layer):
+        asked[layer.name, layer.layout.shape[0]] += 1
+        return z.composite(layer)
+
+    lrp.audit(network(), X, [replace(z, name="counted", composite=counting)], key=KEY)
+    assert set(asked.values()) == {1}
+    assert len(asked) == 3 * 6  # layers of readings at one, two and three images
 
 
 def test_a_reading_of_another_shape_is_refused_with_both():
