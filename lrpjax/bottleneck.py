@@ -31,6 +31,7 @@ from .layer_statistics import statistics as statistics
 from .method import Colour
 from .reading import Model, Reading, environment, source_of
 
+__all__ = ["Bottleneck", "InformationBottleneck", "Statistics", "iba", "statistics"]
 ALPHA = 5.0  # lambda starts at sigmoid(5) = 0.993: next to no noise
 MIN_STD = 0.01
 _CHUNK = 16
@@ -292,3 +293,7 @@ class InformationBottleneck:
             return relevance
         spread = jnp.expand_dims(relevance, channel) / x.shape[channel]
         return jnp.broadcast_to(spread, x.shape)
+
+
+def __dir__() -> list[str]:
+    return __all__

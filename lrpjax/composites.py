@@ -20,6 +20,21 @@ from .rules import rule as make_rule
 
 Composite = Callable[[Layer], Rule | None]
 
+__all__ = [
+    "Composite",
+    "by_kind",
+    "first_layer",
+    "for_every_kind",
+    "negate_last",
+    "or_else",
+    "stabilised",
+    "uniform",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 @dataclass(frozen=True)
 class ByKind:

@@ -274,3 +274,12 @@ def table() -> str:
     """Every named method with its formula and its source, as text."""
     rows = [{"method": n, "formula": e.formula, "source": e.source} for n, e in TABLE.items()]
     return f"{columns(rows)}\n\n{NOTATION}\n\n{STABILISERS}"
+
+
+# The functions of the table, each once.
+_MAKERS = [entry.make for entry in TABLE.values()]
+__all__ = sorted({"Method", "get", "table"} | {getattr(f, "func", f).__name__ for f in _MAKERS})
+
+
+def __dir__() -> list[str]:
+    return __all__

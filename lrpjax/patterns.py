@@ -25,6 +25,7 @@ from ._tensors import listed, misfits
 from .graph import Graph, Layer, fan_in, grid, make_linear, neuron_sums, on_grid, patch_sums
 from .reading import Model, environment, read_at, source_of
 
+__all__ = ["MODES", "Patterns", "fit", "load"]
 MODES = ("relu", "linear")
 KINDS = ("conv", "dense")
 
@@ -222,3 +223,7 @@ def _joined(before: list, sums: list) -> list:
         for mean, s, k in zip(before[2:], sums[2:], of, strict=True)
     ]
     return [*totals, *means]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,7 +31,7 @@ from .graph import (
 from .method import Method
 from .reading import as_number, below, environment
 from .rules import Rule
-from .rules.rule import negative, positive, signs
+from .rules.protocol import negative, positive, signs
 
 Sums = dict[int, tuple[jax.Array, jax.Array]]  # W+ x and W- x, by the place of the layer
 

@@ -1,7 +1,5 @@
 """An audit of saliency methods on one model: may their maps be trusted?"""
 
-from .result import Audit as Audit
-from .run import PAPER as PAPER
-from .run import audit as audit
-from .verdict import Thresholds as Thresholds
-from .verdict import Verdict as Verdict
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

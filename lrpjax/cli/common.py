@@ -60,7 +60,7 @@ def load(
     import jax.numpy as jnp
 
     from ..images import bundled_images, load_images
-    from ..models.cifar10 import CLASSES
+    from ..models.cifar import CLASSES
 
     if name in IMAGENET and not sources:
         raise ValueError(f"{name} needs photographs: give a folder or files with --images.")

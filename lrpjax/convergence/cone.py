@@ -23,7 +23,7 @@ from ..matrices import MEMORY, ChainOperator, chain_and_links, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import Model, output_layer, source_of, values_at
-from .csc import one_minus_cosines
+from .cosines import one_minus_cosines
 from .locations import locations, place
 from .rays import NO_ANGLE, Widest, degrees, widest
 from .theorem import conditions, unit_name

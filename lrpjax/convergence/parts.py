@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from .._compat import CALLS, ClosedJaxpr, Literal, call_body, scan_counts
 from ..matrices import ChainOperator
-from ..rules.rule import negative, positive
+from ..rules.protocol import negative, positive
 
 
 class Parts(NamedTuple):

@@ -26,7 +26,7 @@ from ..matrices import ChainOperator, chains, links, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import Model, output_layer, source_of
-from .csc import reached_layers
+from .cosines import reached_layers
 
 _OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge
 _SWEEPS = 30

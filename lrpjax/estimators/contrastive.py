@@ -10,7 +10,7 @@ import jax
 
 from ..composites import negate_last
 from ..method import Method
-from ..rules.rule import nonzero, positive
+from ..rules.protocol import nonzero, positive
 from .estimator import Estimator, Maps, Network
 
 DUALS = ("classes", "weights")

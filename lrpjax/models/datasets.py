@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from .cifar10 import CLASSES
+from .cifar import CLASSES
 
 
 class _ArraysOnly(pickle.Unpickler):

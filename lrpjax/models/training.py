@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from rich.progress import Progress
 
-from .cifar10 import Cifar10, cifar10
+from .cifar import Cifar10, cifar10
 from .weights import save_weights
 
 MAX_SHIFT = 3  # 10 % of 32 pixels

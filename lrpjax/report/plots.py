@@ -25,6 +25,21 @@ from .style import Figure, line_styles, name_layers, tidy, together
 if TYPE_CHECKING:
     from ..convergence import CSC
 
+__all__ = [
+    "cascade",
+    "csc",
+    "entropy_rise",
+    "heatmap",
+    "normalise",
+    "pattern_spectrum",
+    "profile",
+    "random_logit",
+    "randomisation",
+    "save",
+    "sheet",
+    "simulation",
+    "two_classes",
+]
 _ACROSS = 3  # panels side by side
 _FLOOR = 1e-8  # of 1 - median in the logarithmic figure, as in the paper
 
@@ -108,3 +123,7 @@ def _log_axis(panel) -> None:
     panel.invert_yaxis()
     label = lambda value, _: "0" if value >= 1 else f"1 - {value:.0e}".replace("e-0", "e-")
     panel.yaxis.set_major_formatter(FuncFormatter(label))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,40 +18,6 @@ they are for:
 DeepLIFT (`rules.deeplift`) and the pattern methods (`rules.patterns`) have rules of their own.
 """
 
-from . import deeplift as deeplift
-from . import patterns as patterns
-from .attention import pass_value as pass_value
-from .attention import product as product
-from .attention import softmax_taylor as softmax_taylor
-from .linear import alpha_beta as alpha_beta
-from .linear import epsilon as epsilon
-from .linear import flat as flat
-from .linear import gamma as gamma
-from .linear import negated as negated
-from .linear import wsquare as wsquare
-from .linear import z as z
-from .linear import zbox as zbox
-from .linear import zplus as zplus
-from .passing import add_alpha_beta as add_alpha_beta
-from .passing import add_copy as add_copy
-from .passing import add_signed as add_signed
-from .passing import deconv as deconv
-from .passing import gradient as gradient
-from .passing import guided as guided
-from .passing import input_times_gradient as input_times_gradient
-from .passing import moved as moved
-from .passing import nothing as nothing
-from .passing import one_to_one as one_to_one
-from .passing import pass_ as pass_
-from .passing import positive_share as positive_share
-from .passing import rect as rect
-from .pooling import proportional as proportional
-from .pooling import winner_takes_all as winner_takes_all
-from .registry import coverage as coverage
-from .registry import register as register
-from .registry import table as table
-from .rule import Account as Account
-from .rule import Facts as Facts
-from .rule import Rule as Rule
-from .rule import known as known
-from .rule import rule as rule
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

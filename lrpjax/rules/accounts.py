@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..graph import Linear, shifts
-from .rule import Account, stabilise
+from .protocol import Account, stabilise
 
 
 def shared_out(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ..graph import Op, bare, factor
 from .accounts import all_handed_on
 from .passing import unbroadcast
-from .rule import OF_ANOTHER, Account, Rule, known
+from .protocol import OF_ANOTHER, Account, Rule, known
 
 Pull = Callable[[Any], Any]
 

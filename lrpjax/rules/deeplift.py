@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from ..graph import Linear, Op, bare, tupled
 from .passing import gradient, moved, unbroadcast
 from .pooling import winner_takes_all
-from .rule import known, magnitude, negative, positive
+from .protocol import known, magnitude, negative, positive
 
 Pull = Callable[[Any], Any]
 Pair = tuple[Pull, Pull]

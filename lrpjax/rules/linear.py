@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from ..graph import Bound, Linear
 from .accounts import by_origin, by_sign, shared_out, sum_shared_out
-from .rule import (
+from .protocol import (
     OF_ANOTHER,
     Account,
     Rule,

@@ -15,7 +15,7 @@ from jax.dtypes import float0
 
 from ..graph import Linear, Op, bare, is_inexact
 from .accounts import all_handed_on, by_sign, shared_out, sum_shared_out
-from .rule import Account, known, negative, positive, stabilise
+from .protocol import Account, known, negative, positive, stabilise
 
 Pull = Callable[[Any], Any]
 

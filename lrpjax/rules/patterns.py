@@ -11,7 +11,7 @@ import jax
 
 from ..graph import Linear, Op
 from .passing import gradient
-from .rule import known
+from .protocol import known
 
 Pull = Callable[[jax.Array], jax.Array]
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from ..graph import Eqn, Op
 from .accounts import all_handed_on, shared_out
-from .rule import Account, known, stabilise
+from .protocol import Account, known, stabilise
 
 Pull = Callable[[jax.Array], jax.Array]
 

@@ -9,8 +9,8 @@ from typing import Any
 from .._compat import primitive_names
 from .._text import columns
 from ..graph import KINDS, REGISTERED, covered
-from .rule import Rule
-from .rule import rule as make_rule
+from .protocol import Rule
+from .protocol import rule as make_rule
 
 
 def register(primitive: Any, rule: Rule | Callable | None) -> None:

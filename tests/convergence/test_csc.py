@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import lrpjax as lrp
-from lrpjax.convergence.csc import one_minus_cosines, random_baseline
+from lrpjax.convergence.cosines import one_minus_cosines, random_baseline
 from lrpjax.images import bundled_images
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib import import_module
+from inspect import isclass, isfunction
 from pathlib import Path
 from types import ModuleType
 
@@ -58,3 +59,34 @@ assert not found, found
 def test_a_map_of_a_plain_function_loads_nothing_that_it_does_not_need():
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+NAMESPACES = (
+    "auditing bottleneck composites convergence methods models patterns plots rules sanity"
+).split()
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_a_namespace_shows_what_is_its_own(name):
+    """No module of another library, and none of this one but where it is a namespace itself."""
+    namespace = getattr(lrpjax, name)
+    assert dir(namespace) == sorted(namespace.__all__)
+    inner = {"rules": {"deeplift", "patterns"}}.get(name, set())
+    for shown in namespace.__all__:
+        found = getattr(namespace, shown)
+        assert isinstance(found, ModuleType) == (shown in inner), shown
+        if isfunction(found) or isclass(found):
+            assert found.__module__.startswith("lrpjax."), shown
+
+
+@pytest.mark.parametrize("name", [n for n in NAMESPACES if (PACKAGE / n).is_dir()])
+def test_no_function_of_a_namespace_hides_a_module(name):
+    modules = {path.stem for path in (PACKAGE / name).glob("*.py")}
+    inner = {"rules": {"deeplift", "patterns"}}.get(name, set())
+    assert modules.intersection(getattr(lrpjax, name).__all__) == inner
+
+
+def test_all_methods_of_the_table_are_in_their_namespace():
+    for name, entry in lrpjax.methods.TABLE.items():
+        maker = getattr(entry.make, "func", entry.make)
+        assert getattr(lrpjax.methods, maker.__name__) is maker, name

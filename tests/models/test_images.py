@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lrpjax.images import bundled_images, load_images
-from lrpjax.models.cifar10 import CLASSES
+from lrpjax.models.cifar import CLASSES
 from lrpjax.models.datasets import read_cifar10
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)

@@ -31,7 +31,7 @@ from ..matrices import chains, one_example
 from ..method import Method
 from ..methods import resolve_chain
 from ..reading import Model, Source, output_layer, source_of, values_at
-from .csc import Scope, csc, reached_layers
+from .cosines import Scope, csc, reached_layers
 from .locations import locations
 from .spectrum import lyapunov, singular_values
 

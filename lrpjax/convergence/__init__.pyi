@@ -1,0 +1,14 @@
+from .cone import Certificate as Certificate
+from .cone import certificate as certificate
+from .cosines import CSC as CSC
+from .cosines import csc as csc
+from .pattern_spectra import PatternSpectrum as PatternSpectrum
+from .pattern_spectra import pattern_spectrum as pattern_spectrum
+from .profiles import Profile as Profile
+from .profiles import profile as profile
+from .simulation import Simulation as Simulation
+from .simulation import simulate as simulate
+from .spectrum import Lyapunov as Lyapunov
+from .spectrum import SingularValues as SingularValues
+from .spectrum import lyapunov as lyapunov
+from .spectrum import singular_values as singular_values

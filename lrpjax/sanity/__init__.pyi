@@ -1,0 +1,14 @@
+from .controls import CONTROLS as CONTROLS
+from .controls import Control as Control
+from .other_classes import random_logit as random_logit
+from .pictures import Cascade as Cascade
+from .pictures import TwoClasses as TwoClasses
+from .pictures import cascade as cascade
+from .pictures import two_classes as two_classes
+from .randomisation import efficient_mprt as efficient_mprt
+from .randomisation import mprt as mprt
+from .randomisation import smooth_mprt as smooth_mprt
+from .result import Sanity as Sanity
+from .similarity import SIMILARITIES as SIMILARITIES
+from .similarity import reduced as reduced
+from .sums import conservation as conservation
