@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ._progress import drawable, on_thread
+from ._progress import Lines, drawable, on_thread
 
 Job = TypeVar("Job", bound=Hashable)
 T = TypeVar("T")
@@ -55,6 +55,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     pool = ThreadPoolExecutor(THREADS)
+    lines = Lines(len(jobs))
     with Progress(*columns, *times, console=console, disable=not drawable()) as bar:
         task = bar.add_task(unit, total=len(jobs))
         futures = {pool.submit(carried(work), job): job for job in jobs}
@@ -62,6 +63,7 @@ def run(
             for future in as_completed(futures):
                 job = futures[future]
                 bar.update(task, advance=1, description=label(job))
+                lines.told(label(job), int(bar.tasks[task].completed))
                 try:
                     result = future.result()
                 except catch as error:

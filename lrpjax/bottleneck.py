@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import track
 
 from . import checks
+from ._progress import track
 from .derivative import resumed
 from .graph import Graph, ending
 from .layer_statistics import Statistics as Statistics
@@ -67,7 +67,6 @@ def iba(
     learning_rate: float = 1.0,
     sigma: float = 1.0,
     chunk: int | None = None,
-    progress: bool = False,
 ) -> Bottleneck:
     """The bits of a layer's output that each image's prediction needs, as a map of the input.
 
@@ -110,7 +109,7 @@ def iba(
     if target is not None:
         target = np.broadcast_to(target, len(x))
     parts = []
-    for i in track(range(0, len(x), chunk), description="iba", disable=not progress):
+    for i in track(range(0, len(x), chunk), "iba"):
         index = filled_up(i, chunk, len(x))
         at = None if target is None else target[index]
         settings = (steps, samples, sigma)

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import track
 from scipy.stats import ttest_ind_from_stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -25,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from . import checks
+from ._progress import track
 from ._results import Results
 from ._text import columns
 from .attribution import vjp
@@ -78,7 +78,6 @@ def tcav(
     method: str | Method = "gradient",
     significance: float = 0.05,
     chunk: int = 32,
-    progress: bool = False,
 ) -> TCAV:
     """Scores each concept by how often the target's logit grows in the concept's direction.
 
@@ -127,7 +126,7 @@ def tcav(
         return relevance(seed)[1][layer]
 
     by_example = checks.layout_of(graph, value).by_example
-    units = partial(_units, by_example=by_example, size=size, progress=progress)
+    units = partial(_units, by_example=by_example, size=size)
     derivatives = units(derivative, len(images), "derivatives").astype(float)
     activation = lambda index: _activation(graph, value, reading.consts, stacked[index])
     activations = _split(units(activation, len(stacked), "activations"), sets, layer)
@@ -136,10 +135,10 @@ def tcav(
     rows = []
     named = list(zip(concepts, shown, strict=True))
     with threadpool_limits(1, "blas"):  # threads cost many small fits more time than they save
-        null = _null(sensitivity, list(unrelated), progress)
+        null = _null(sensitivity, list(unrelated))
         compare = partial(_compare, tests=len(shown), significance=significance)
         false_positives = _false_positives(null, compare)
-        for concept, a in track(named, description="concepts", disable=not progress):
+        for concept, a in track(named, "concepts"):
             scores = np.array([np.mean(sensitivity(a, b) > 0) for b in unrelated])
             accuracies = [cav_accuracy(activations[a], activations[b]) for b in unrelated]
             row = {"concept": concept, "layer": layer, "target": int(target)}
@@ -257,12 +256,11 @@ def _units(
     *,
     by_example: Callable,
     size: int,
-    progress: bool,
 ) -> np.ndarray:
     """The function's values (images, units), of `size` images, given by their numbers, at once."""
     parts = []
     starts = range(0, count, size)
-    for i in track(starts, description=description, disable=not progress):
+    for i in track(starts, description):
         found = np.asarray(function(filled_up(i, size, count)))
         parts.append(by_example(found))
     return np.concatenate(parts)[:count]
@@ -295,11 +293,11 @@ def _sensitivity(
     return derivatives @ direction
 
 
-def _null(sensitivity: Callable, names: list[str], progress: bool) -> np.ndarray:
+def _null(sensitivity: Callable, names: list[str]) -> np.ndarray:
     """The scores of each random set (row) against each other one (column)."""
     null = np.zeros((len(names), len(names)))
     pairs = list(combinations(range(len(names)), 2))
-    for i, j in track(pairs, description="random sets", disable=not progress):
+    for i, j in track(pairs, "random sets"):
         s = sensitivity(names[i], names[j])
         null[i, j], null[j, i] = np.mean(s > 0), np.mean(s < 0)  # swapped, the CAV is negated
     return null

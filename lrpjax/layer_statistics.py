@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import track
 
 from . import checks
+from ._progress import track
 from .graph import Graph
 from .reading import Model, environment, source_of, values_at
 
@@ -53,9 +53,7 @@ class Statistics:
             raise ValueError(f"{reason}: {error!r}.") from error
 
 
-def statistics(
-    model: Model, images: Any, layer: str, *, batch: int = 32, progress: bool = False
-) -> Statistics:
+def statistics(model: Model, images: Any, layer: str, *, batch: int = 32) -> Statistics:
     """Mean and standard deviation of a layer's output over images, read batch by batch.
 
     images: (N, ...) as the model takes it, also a memory-mapped array. layer: a name that
@@ -70,7 +68,7 @@ def statistics(
     reading = source_of(model, images).at(images[:batch], fold=True)
     value = layer_value(reading.graph, layer)
     count, mean, squares = 0, np.zeros(()), np.zeros(())
-    for i in track(range(0, len(images), batch), description=layer, disable=not progress):
+    for i in track(range(0, len(images), batch), f"statistics of {layer}"):
         part = images[filled_up(i, batch, len(images))]
         checks.check_input([part])
         new = min(batch, len(images) - i)

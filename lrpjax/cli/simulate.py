@@ -43,7 +43,7 @@ def simulate(
         result.save(results)
 
     try:
-        run(key=jax.random.key(seed), repetitions=repetitions, progress=True, finished=keep)
+        run(key=jax.random.key(seed), repetitions=repetitions, finished=keep)
     except KeyboardInterrupt:
         done = result.settings["repetitions"]
         say(f"Interrupted: {done} of {repetitions} repetitions finished and saved.")

@@ -37,9 +37,7 @@ def train(
     if test is not None or data.suffix not in (".npz",):
         held = read_cifar10(test or data, train=False)
     rows = []
-    for epoch, model in run(
-        images, labels, out=out, key=jax.random.key(seed), epochs=epochs, progress=True
-    ):
+    for epoch, model in run(images, labels, out=out, key=jax.random.key(seed), epochs=epochs):
         reached = accuracy(model, *held) if held else None
         rows.append({"epoch": epoch + 1, "test_accuracy": reached})
         console.print(f"epoch {epoch + 1}: " + (f"test accuracy {reached:.4f}" if held else "done"))

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import track
 from scipy.special import betaincinv
 
 from .. import checks
+from .._progress import track
 from .._results import Results, key_text
 from ..baselines import of_images
 from ..claims import require
@@ -76,7 +76,6 @@ def csc(
     vectors: int = 5,
     over: Scope = "location",
     chunk: int | None = None,
-    progress: bool = False,
 ) -> CSC:
     """Measures cosine similarity convergence of one method.
 
@@ -116,7 +115,7 @@ def csc(
     checks.check_range([images], method)
     reading = read_for(source, images[:batch], of_images(method, images, np.arange(batch)))
     starts = range(0, len(images), batch)
-    for i in track(starts, description=method.name, disable=not progress):
+    for i in track(starts, f"csc, {method.name}"):
         index = filled_up(i, batch, len(images))
         vectors_found, finite = _relevance(
             reading.graph,

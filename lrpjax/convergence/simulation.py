@@ -23,9 +23,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.progress import track
 from threadpoolctl import threadpool_limits
 
+from .._progress import track
 from .._results import Results, key_text
 from .random_chains import ALPHAS, CASES, CONTROLS, DIMENSIONS, FAMILY, SQUARE, Measured, measure
 
@@ -70,7 +70,6 @@ def simulate(
     key: jax.Array,
     repetitions: int = 20,
     vectors: int = 32,
-    progress: bool = False,
     finished: Callable[[Simulation], None] | None = None,
 ) -> Simulation:
     """Follows Gaussian relevance vectors through chains of random factors W.
@@ -101,7 +100,7 @@ def simulate(
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             found = pool.map(partial(measure, seed, vectors=vectors), range(repetitions))
-            for one in track(found, "repetitions", repetitions, disable=not progress):
+            for one in track(found, "repetitions", repetitions):
                 done.append(one)
                 if finished is not None:
                     finished(result())

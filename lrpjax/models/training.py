@@ -14,8 +14,10 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from flax import nnx
+from rich import get_console
 from rich.progress import Progress
 
+from .._progress import drawable
 from .cifar import Cifar10, cifar10
 from .weights import save_weights
 
@@ -101,7 +103,6 @@ def train(
     epochs: int = 16,
     batch: int = 64,
     learning_rate: float = 1e-3,
-    progress: bool = False,
 ) -> Iterator[tuple[int, Cifar10]]:
     """Trains the network on uint8 images (N, 32, 32, 3) and yields (epoch, model) after each.
 
@@ -147,7 +148,7 @@ def train(
     options = ocp.CheckpointManagerOptions(max_to_keep=1)
     with (
         ocp.CheckpointManager(folder / "checkpoints", options=options) as checkpoints,
-        Progress(disable=not progress) as bar,
+        Progress(disable=not (get_console().is_terminal and drawable())) as bar,
     ):
         first = 0
         if (last := checkpoints.latest_step()) is not None:

@@ -9,6 +9,7 @@ from jax import lax
 from scipy import stats
 
 import lrpjax as lrp
+from lrpjax import _progress
 from lrpjax.concepts import TCAV, cav, cav_accuracy, tcav, welch_p_value
 
 EXACT = 1e-10  # float64 means of shares, and the p-values made of them
@@ -223,12 +224,14 @@ def test_every_batch_runs_the_same_program(caplog):
     assert len(set(compiled)) == len(compiled)
 
 
-def test_a_progress_bar_when_asked(capsys):
+def test_what_is_waited_for_is_told_step_by_step(monkeypatch, capsys):
     expected = run().rows
-    assert capsys.readouterr().out == ""
-    assert run(progress=True).rows == expected  # to the last bit
-    shown = capsys.readouterr().out
-    assert all(part in shown for part in ("derivatives", "activations", "random sets", "concepts"))
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(_progress, "SILENCE", 0.0)
+    assert run(chunk=5).rows == expected  # to the last bit
+    shown = capsys.readouterr().err
+    for part in ("derivatives", "activations", "random sets", "concepts"):
+        assert f"{part}: 1 of" in shown
 
 
 W1, W2 = P["fc1"]["kernel"], P["fc2"]["kernel"]
