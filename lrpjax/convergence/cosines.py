@@ -99,7 +99,8 @@ def csc(
     graph = first.graph
     start_name = start or output_layer(graph)
     arrives = reached(first, alone, start_name)
-    names = tuple(_arriving(graph, start_name, arrives) if layers is None else layers)
+    asked = _arriving(graph, start_name, arrives) if layers is None else layers
+    names = tuple(dict.fromkeys(asked))
     values = values_at(graph, start_name, names)
     for name, value in zip(names, values, strict=True):
         if value not in arrives:

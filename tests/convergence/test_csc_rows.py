@@ -57,6 +57,11 @@ def test_a_layer_at_which_all_relevance_is_zero_has_a_row_with_count_0(over, tmp
         assert found.plot(scale=scale).axes
 
 
+def test_a_layer_that_is_named_twice_has_one_row():
+    rows = csc(RECURRENT, SEQUENCES, "lrp-epsilon", layers=["forget", "input", "forget"]).rows
+    assert [row["layer"] for row in rows] == ["forget", "input"]
+
+
 def test_no_other_measure_is_stopped_by_such_a_layer():
     one = SEQUENCES[:1]
     for measure in (lrp.convergence.singular_values, lrp.convergence.lyapunov):
