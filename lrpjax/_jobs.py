@@ -60,10 +60,10 @@ def run(
         task = bar.add_task(unit, total=len(jobs))
         futures = {pool.submit(carried(work), job): job for job in jobs}
         try:
-            for future in as_completed(futures):
+            for done, future in enumerate(as_completed(futures), 1):
                 job = futures[future]
                 bar.update(task, advance=1, description=label(job))
-                lines.told(label(job), int(bar.tasks[task].completed))
+                lines.told(label(job), done)
                 try:
                     result = future.result()
                 except catch as error:

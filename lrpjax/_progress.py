@@ -26,6 +26,12 @@ def drawable() -> bool:
     return not get_console().is_jupyter or find_spec("ipywidgets") is not None
 
 
+def seen() -> bool:
+    """Whether there is somebody to look at a bar, and none above it."""
+    console = get_console()
+    return (console.is_terminal or console.is_jupyter) and drawable() and not on_thread.get()
+
+
 class Lines:
     """Lines of what is done on stderr, where bars are not seen: `told(description, done)`."""
 
@@ -51,9 +57,7 @@ def track(steps: Iterable[T], description: str, total: int | None = None) -> Ite
     """
     if total is None and isinstance(steps, Sized):
         total = len(steps)
-    console = get_console()
-    seen = (console.is_terminal or console.is_jupyter) and drawable() and not on_thread.get()
-    bar = Progress(console=console, transient=True, disable=not seen)
+    bar = Progress(console=get_console(), transient=True, disable=not seen())
     lines = Lines(total)
     task = bar.add_task(description, total=total)
     begin = time.monotonic()

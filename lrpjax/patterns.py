@@ -124,10 +124,11 @@ def fit(
     checks.check_least(1, batch=batch)
     if patches is not None:
         checks.check_least(1, patches=patches)
-    batches = _batches(images, batch) if hasattr(images, "shape") else images
+    whole = hasattr(images, "shape")
+    batches = _batches(images, batch) if whole else images
     state = reading = source = None
     for turn, x in enumerate(batches):
-        source = source or source_of(model, images if hasattr(images, "shape") else x)
+        source = source or source_of(model, images if whole else x)
         reading = source.at(x, fold=True)
         if not _layers(reading.graph):
             raise ValueError("The model has no convolution and no dense layer: nothing to fit.")

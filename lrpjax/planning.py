@@ -37,7 +37,7 @@ class Plan:
 
     def __reduce__(self) -> tuple:
         """A pickle of it holds the model, which is read again."""
-        return plan, (self.source.model, self.like, self.method)
+        return plan, (self.model, self.like, self.method)
 
     @property
     def model(self) -> Callable:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checks
+from . import _text, checks
 from .graph import REGISTERED, Graph, Layer, Program, evaluate, is_real, run, single, trace
 
 
@@ -36,10 +36,10 @@ class Reading:
 
     def __repr__(self) -> str:
         layers = len(self.graph.layers)
-        return f"<a model read for an input {_listed(self.leaves)}: {layers} layers>"
+        return f"<a model read for an input {_text.arrays(self.leaves)}: {layers} layers>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Traced:
     """A model's program for one shape of input, with the arrays that it held.
 
@@ -77,9 +77,8 @@ class Source:
         constants that are NaN: a mask may hide with infinity."""
         leaves, x_tree = _arrays(x)
         checks.check_input(leaves)
-        shape = _shape(leaves, x_tree)
         traced = self.traced(jax.tree.unflatten(x_tree, leaves))
-        what = ("layers", fold, shape, tuple(REGISTERED.items()))
+        what = ("layers", traced, fold, tuple(REGISTERED.items()))
         graph = self.once(what, lambda: _layers(traced, fold))
         return Reading(graph, traced.consts, leaves, x_tree, traced.out_tree, self)
 
@@ -125,8 +124,8 @@ def source_of(model: Model, x: Any) -> Source:
     checks.check_input(leaves)
     if _shape(leaves, tree) != _shape(model.leaves, model.x_tree):
         raise ValueError(
-            f"The model was read for an input {_listed(model.leaves)}, and this one is "
-            f"{_listed(leaves)}: read it for this shape, with lrpjax.read(model, x)."
+            f"The model was read for an input {_text.arrays(model.leaves)}, and this one is "
+            f"{_text.arrays(leaves)}: read it for this shape, with lrpjax.read(model, x)."
         )
     return model.source
 
@@ -191,10 +190,6 @@ def _arrays(x: Any) -> tuple[list[Any], Any]:
 
 def _shape(leaves: Sequence[Any], tree: Any) -> Hashable:
     return tree, tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
-
-
-def _listed(leaves: Sequence[Any]) -> str:
-    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
 
 
 def _without_infinity(constant: jax.Array) -> jax.Array:

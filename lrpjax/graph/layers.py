@@ -40,7 +40,6 @@ class Graph:
         given = tuple(layer.detail for layer in self.layers if layer.kind == "unknown")
         named = tuple((layer.name, layer.kind) for layer in self.layers)
         self._key = (fold, text(program), named, given, tuple(sorted(program.fixed)))
-
         self._answers: dict[Any, dict[int, Any]] = {}
 
     def asked(self, composite: Callable[[Layer], Any], layer: Layer) -> Any:

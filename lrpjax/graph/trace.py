@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .. import _text
 from .contractions import contracted
 from .flatten import flatten
 from .program import Program, is_inexact
@@ -62,7 +63,7 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
         ) from error
     except (TypeError, ValueError, *_error_of_flax("FlaxError")) as error:  # type: ignore[misc]
         raise ValueError(
-            f"The model cannot be called with input {_listed(shaped)}: {_reason(error)}."
+            f"The model cannot be called with input {_text.arrays(shaped)}: {_reason(error)}."
             + (_dropout_hint(error) or _shape_hint(partial(call, arrays), shaped))
         ) from error
     program, closed_over = flatten(closed, len(x_leaves))
@@ -126,10 +127,6 @@ def _reason(error: Exception) -> str:
     return next(filter(None, telling), type(error).__name__).rstrip(".")
 
 
-def _listed(shaped: Iterable[Any]) -> str:
-    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in shaped)
-
-
 def _dropout_hint(error: Exception) -> str:
     """What to switch, if the model asks for random numbers."""
     asks = re.search(r"dropout|deterministic|\brngs?\b|PRNG", str(error), re.I)
@@ -156,7 +153,7 @@ def _shape_hint(call: Callable, shaped: list[Any]) -> str:
                 jax.eval_shape(call, mended)
         except Exception:  # whatever a model raises, this input is no better
             continue
-        return f" It can with {_listed([mended])}: {advice}."
+        return f" It can with {_text.arrays([mended])}: {advice}."
     return ""
 
 

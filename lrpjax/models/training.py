@@ -14,10 +14,9 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from flax import nnx
-from rich import get_console
 from rich.progress import Progress
 
-from .._progress import drawable
+from .._progress import seen
 from .cifar import Cifar10, cifar10
 from .weights import save_weights
 
@@ -148,7 +147,7 @@ def train(
     options = ocp.CheckpointManagerOptions(max_to_keep=1)
     with (
         ocp.CheckpointManager(folder / "checkpoints", options=options) as checkpoints,
-        Progress(disable=not (get_console().is_terminal and drawable())) as bar,
+        Progress(disable=not seen()) as bar,
     ):
         first = 0
         if (last := checkpoints.latest_step()) is not None:

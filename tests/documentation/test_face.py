@@ -61,6 +61,7 @@ def test_a_map_of_a_plain_function_loads_nothing_that_it_does_not_need():
     assert ran.returncode == 0, ran.stderr
 
 
+INNER = {"rules": {"deeplift", "patterns"}}  # modules that are shown
 NAMESPACES = (
     "auditing bottleneck composites convergence methods models patterns plots rules sanity"
 ).split()
@@ -71,7 +72,7 @@ def test_a_namespace_shows_what_is_its_own(name):
     """No module of another library, and none of this one but where it is a namespace itself."""
     namespace = getattr(lrpjax, name)
     assert dir(namespace) == sorted(namespace.__all__)
-    inner = {"rules": {"deeplift", "patterns"}}.get(name, set())
+    inner = INNER.get(name, set())
     for shown in namespace.__all__:
         found = getattr(namespace, shown)
         assert isinstance(found, ModuleType) == (shown in inner), shown
@@ -82,7 +83,7 @@ def test_a_namespace_shows_what_is_its_own(name):
 @pytest.mark.parametrize("name", [n for n in NAMESPACES if (PACKAGE / n).is_dir()])
 def test_no_function_of_a_namespace_hides_a_module(name):
     modules = {path.stem for path in (PACKAGE / name).glob("*.py")}
-    inner = {"rules": {"deeplift", "patterns"}}.get(name, set())
+    inner = INNER.get(name, set())
     assert modules.intersection(getattr(lrpjax, name).__all__) == inner
 
 
