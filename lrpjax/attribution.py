@@ -11,17 +11,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import checks
-from .apart import refuse_what_mixes
-from .claims import read_as, tested
-from .empty import is_empty, no_maps, no_vjp
-from .explain import read_for, read_for_target
-from .ledger import contributed, explain, substituted_sums, warn_of_what_was_lost
-from .method import Method
-from .methods import Explainer, resolve, resolve_chain
-from .propagate import is_vjp, piece
-from .reading import Model, Reading, Source, below, source_of, values_at
-from .replay import forward, forward_as_it_is
+from ._base import checks
+from .graph import places
+from .graph.places import below, values_at
+from .graph.reading import Model, Reading, Source, source_of
+from .methods.table import Explainer, resolve, resolve_chain
+from .planning.claims import read_as, tested
+from .planning.ledger import contributed, explain, substituted_sums, warn_of_what_was_lost
+from .propagation import refusals
+from .propagation.apart import refuse_what_mixes
+from .propagation.chain import is_vjp, piece
+from .propagation.empty import is_empty, no_maps, no_vjp
+from .propagation.explain import read_for, read_for_target
+from .propagation.method import Method
+from .propagation.pullback import forward, forward_as_it_is
 
 
 def vjp(
@@ -65,13 +68,13 @@ def vjp(
         raise TypeError(f"layers is a list of names: use layers=[{layers!r}].")
     names = tuple(dict.fromkeys(layers or ()))
     values_at(graph, start, names)
-    checks.rules_for(graph, method, below(graph, start))
-    checks.warn_of_uniform_maps(graph, method, stacklevel=2)
+    refusals.rules_for(graph, method, below(graph, start))
+    refusals.warn_of_uniform_maps(graph, method, stacklevel=2)
     refuse_what_mixes(reading)
     inner = tuple(name for name in names if name != "input")
     injected = tuple(graph.program.outputs)
     if start is not None:
-        injected = (checks.find_layer(graph, start).outputs[0],)
+        injected = (places.find_layer(graph, start).outputs[0],)
     captured = (*graph.program.inputs, *values_at(graph, start, inner))
     whole = piece(below(graph, start), injected, captured)
     values = reading.consts, reading.leaves
@@ -182,7 +185,7 @@ def attribute(
     map with NaN or infinity (under jit or vmap it comes through).
     Warns where, in one image at least, constants of the model take more than half of the relevance,
     stabilisers a tenth (1 % of one layer's, where they are absolute as epsilon is), less than a
-    tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.ledger`.
+    tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.planning.ledger`.
     """
     method = resolve(method, model)
     source = source_of(model, x)

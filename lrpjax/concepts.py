@@ -23,18 +23,18 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from . import checks
-from ._progress import track
-from ._results import Results
-from ._text import columns
+from ._base import checks
+from ._base.progress import track
+from ._base.results import Results
+from ._base.text import columns
 from .attribution import vjp
-from .baselines import of_images
-from .explain import read_for_target
-from .graph import Graph
-from .layer_statistics import filled_up, layer_value
-from .method import Method
-from .methods import resolve_chain
-from .reading import Model, environment, source_of
+from .graph import Graph, places
+from .graph.reading import Model, environment, source_of
+from .methods.table import resolve_chain
+from .propagation.baselines import of_images
+from .propagation.explain import read_for_target
+from .propagation.layer_statistics import filled_up, layer_value
+from .propagation.method import Method
 
 FOLDS = 5
 MIN_IMAGES = 2 * FOLDS  # so that every fold holds out two images of each class
@@ -125,7 +125,7 @@ def tcav(
         _, relevance = vjp(source, images[index], own, layers=[layer])
         return relevance(seed)[1][layer]
 
-    by_example = checks.layout_of(graph, value).by_example
+    by_example = places.layout_of(graph, value).by_example
     units = partial(_units, by_example=by_example, size=size)
     derivatives = units(derivative, len(images), "derivatives").astype(float)
     activation = lambda index: _activation(graph, value, reading.consts, stacked[index])

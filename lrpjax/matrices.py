@@ -17,14 +17,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import checks
-from .explain import read_for
-from .graph import COMPUTING, Graph, Layer
-from .method import Method
-from .methods import resolve_chain
-from .propagate import Piece, piece
-from .reading import Model, Reading, below, output_layer, values_at
-from .replay import forward
+from ._base import checks
+from .graph import COMPUTING, Graph, Layer, places
+from .graph.places import below, output_layer, values_at
+from .graph.reading import Model, Reading
+from .methods.table import resolve_chain
+from .propagation import refusals
+from .propagation.chain import Piece, piece
+from .propagation.explain import read_for
+from .propagation.method import Method
+from .propagation.pullback import forward
 
 MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
 _BYTES = 128 * 2**20  # of relevance at the largest layer, propagated at once
@@ -133,7 +135,7 @@ def matrix(
     """
     method = resolve_chain(method, model)
     reading = one_example(model, x, method)
-    found = checks.find_layer(reading.graph, layer)
+    found = places.find_layer(reading.graph, layer)
     passed = (found,) if method.baseline is None else below(reading.graph, layer)
     own = piece(passed, found.outputs[:1], found.inputs)
     (operator,) = _operators(reading, method, [(own, layer, f"the input of {layer}")])
@@ -209,7 +211,7 @@ Part = tuple[Piece, str, str]
 
 
 def _whole(graph: Graph, method: Method, start: str, stop: str) -> Part:
-    seed = checks.find_layer(graph, start).outputs[0]
+    seed = places.find_layer(graph, start).outputs[0]
     values_at(graph, start, [stop])
     ends = graph.program.inputs if stop == "input" else graph.by_name[stop].outputs[:1]
     passed = _between(graph, start, ends) if method.baseline is None else below(graph, start)
@@ -225,7 +227,7 @@ def _links(graph: Graph, method: Method, start: str, stop: str) -> list[Part]:
     values_at(graph, start, [stop])
     names = {layer.outputs[0]: layer.name for layer in graph.layers if layer.kind in COMPUTING}
     names |= dict.fromkeys(graph.program.inputs, "input")
-    names |= {checks.find_layer(graph, n).outputs[0]: n for n in (start, stop) if n != "input"}
+    names |= {places.find_layer(graph, n).outputs[0]: n for n in (start, stop) if n != "input"}
     cuts = [(v, names[v]) for v in _passed_by_all(graph, start) if v in names]
     places = [name for _, name in cuts]
     if stop not in places:
@@ -271,7 +273,7 @@ def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[
         return []
     graph, program = reading.graph, reading.graph.program
     layers = graph.layers
-    checks.rules_for(graph, method, [layers[n] for part, _, _ in parts for n in part.layers])
+    refusals.rules_for(graph, method, [layers[n] for part, _, _ in parts for n in part.layers])
     pieces = tuple(part for part, _, _ in parts)
     outputs, pulls = forward(graph, method, pieces, reading.consts, reading.leaves)
     checks.check_finite(outputs, ["the model's output"] * len(outputs))
@@ -304,7 +306,7 @@ def _is_linear(pull: Callable, *like: jax.ShapeDtypeStruct) -> bool:
 
 def _not_linear(reading: Reading, method: Method, layers: Sequence[Layer]) -> str:
     """The error for a method whose relevance is not linear, with the rule that makes it so."""
-    found = zip(layers, checks.rules_for(reading.graph, method, layers), strict=True)
+    found = zip(layers, refusals.rules_for(reading.graph, method, layers), strict=True)
     culprits = [f"{r} at layer {layer.name!r}" for layer, r in found if not r.facts.linear]
     which = f" ({culprits[0]})" if culprits else ""
     return (

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from .. import sanity
-from ..baselines import of_images
 from ..convergence import certificate, csc, singular_values
-from ..method import Method
-from ..reading import Source
+from ..graph.reading import Source
+from ..propagation.baselines import of_images
+from ..propagation.method import Method
 
 SIMILARITIES = ("ssim", "spearman")
 GRID = 2  # images whose maps are kept for the grid under randomisation

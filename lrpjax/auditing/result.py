@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .._results import write_whole
-from .._text import columns
+from .._base.results import write_whole
+from .._base.text import columns
 from ..sanity import CONTROLS
 from ..sanity.pictures import TwoClasses
 from .verdict import DEFAULT, Thresholds, Verdict, summary, verdict

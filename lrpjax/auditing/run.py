@@ -11,15 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _jobs
-from .. import checks as refuse
 from .. import methods as named
-from .._results import key_text
-from ..methods import Explainer
-from ..reading import Model, Reading, Source, source_of
+from .._base import checks as refuse
+from .._base.jobs import run as run_jobs
+from .._base.results import key_text
+from ..graph import places
+from ..graph.reading import Model, Reading, Source, source_of
+from ..methods.table import Explainer
 from ..sanity import CONTROLS, TwoClasses, two_classes
+from ..sanity.maps import Function, Subject, function_name
 from ..sanity.parameters import stops
-from ..sanity.subject import Function, Subject, function_name
 from .checks import CHECKS, GRID, Piece, Task
 from .result import GOOD, Audit
 from .store import Store
@@ -114,7 +115,7 @@ def _check_settings(
     """Raises ValueError for what would make a check fail with every method."""
     stops(subject.reading, "output", layers)
     if start is not None:
-        refuse.find_layer(subject.reading.graph, start)
+        places.find_layer(subject.reading.graph, start)
     refuse.check_least(2, vectors=vectors)
     refuse.check_least(1, draws=draws, classes=classes)
     if classes >= subject.classes:
@@ -183,7 +184,7 @@ def _pieces(
 
     left = [job for job in jobs if job not in found]
     label = lambda job: f"{job[1]}: {job[0]}"
-    failed = _jobs.run(left, work, keep, label=label, unit="audit", catch=(Exception,))
+    failed = run_jobs(left, work, keep, label=label, unit="audit", catch=(Exception,))
     for (check, method), error in failed.items():
         # What has no matrix has no spectrum: that is no failure.
         kind = "unavailable" if CHECKS[check].linear and isinstance(error, ValueError) else "failed"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._text import columns
+from .._base.text import columns
 from .common import (
     INTERRUPTED,
     Inputs,
@@ -143,7 +143,7 @@ class _Explained:
 def _explain(network: Any, inputs: Inputs, target: str | None) -> _Explained:
     import numpy as np
 
-    from ..checks import check_target
+    from .._base.checks import check_target
 
     if getattr(inputs.x, "ndim", 0) not in (3, 4):
         raise ValueError(

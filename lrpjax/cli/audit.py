@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._text import columns
+from .._base.text import columns
 from .common import (
     INTERRUPTED,
     ImagesOption,
@@ -123,7 +123,7 @@ def audit(
 def _iba(network: Any, x: Any, key: Any) -> Any:
     """IBA at the last convolution, with the statistics of the images that are audited."""
     from .. import bottleneck, methods
-    from ..planning import plan
+    from ..planning.plans import plan
 
     convolutions = [layer.name for layer in plan(network, x[:1], "gradient").layers
                     if layer.kind == "conv"]  # fmt: skip

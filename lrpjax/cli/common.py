@@ -160,7 +160,7 @@ def run_jobs(
     printed at the end. Returns whether Ctrl-C cut it short.
     Raises the jobs' error where all failed for one reason, ValueError where for several.
     """
-    from .. import _jobs
+    from .._base.jobs import run
 
     kept = []
 
@@ -169,7 +169,7 @@ def run_jobs(
         kept.append(job)
 
     try:
-        failed = _jobs.run(jobs, work, counted, label=label, console=console)
+        failed = run(jobs, work, counted, label=label, console=console)
     except KeyboardInterrupt:
         console.print(f"Interrupted: {len(kept)} of {len(jobs)} finished and saved.")
         return True

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._text import columns
+from .._base.text import columns
 from .common import (
     INTERRUPTED,
     ImagesOption,

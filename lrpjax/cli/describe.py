@@ -6,15 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import (
-    ImagesOption,
-    JsonOption,
-    ModelOption,
-    WeightsOption,
-    load,
-    say,
-    write_json,
-)
+from .common import ImagesOption, JsonOption, ModelOption, WeightsOption, load, say, write_json
 
 
 def plan(
@@ -26,7 +18,7 @@ def plan(
     json_file: JsonOption = None,
 ) -> None:
     """The layers that are found in a model and the rule that each will get."""
-    from ..planning import plan as make_plan
+    from ..planning.plans import plan as make_plan
 
     network, inputs = load(model, weights, images)
     made = make_plan(network, inputs.x, method)

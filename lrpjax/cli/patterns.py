@@ -37,9 +37,9 @@ def patterns(
     """Fits a pattern to every neuron of a model; read them with `lrpjax.patterns.load`."""
     import jax.numpy as jnp
 
-    from .._progress import track
+    from .._base.progress import track
     from ..models.datasets import read_cifar10
-    from ..patterns import fit
+    from ..patterns.fit import fit
 
     writable(out.parent)
     if data is not None:

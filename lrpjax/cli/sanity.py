@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._text import columns
+from .._base.text import columns
 from .common import (
     INTERRUPTED,
     ImagesOption,
@@ -72,7 +72,7 @@ def sanity(
     """
     import jax
 
-    from ..checks import check_known
+    from .._base.checks import check_known
     from ..report import plots
     from ..sanity import SIMILARITIES, Sanity, mprt, random_logit
     from ..sanity.parameters import ORDERS, RANDOMISERS

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._text import columns
+from .._base.text import columns
 from .common import INTERRUPTED, JsonOption, say, writable
 
 STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16)  # that the table shows

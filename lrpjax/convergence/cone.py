@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._results import Results, key_text
-from .._text import columns
-from ..claims import require
+from .._base.results import Results, key_text
+from .._base.text import columns
 from ..graph import Graph
+from ..graph.places import output_layer, values_at
+from ..graph.reading import Model, source_of
 from ..matrices import MEMORY, ChainOperator, chain_and_links, one_example
-from ..method import Method
-from ..methods import resolve_chain
-from ..reading import Model, output_layer, source_of, values_at
+from ..methods.table import resolve_chain
+from ..planning.claims import require
+from ..propagation.method import Method
 from .cosines import one_minus_cosines
 from .locations import locations, place
 from .rays import NO_ANGLE, Widest, degrees, widest

@@ -19,18 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import betaincinv
 
-from .. import checks
-from .._progress import track
-from .._results import Results, key_text
-from ..baselines import of_images
-from ..claims import require
-from ..explain import reached, read_for
-from ..graph import COMPUTING, Graph
-from ..layer_statistics import filled_up
-from ..method import Method
-from ..methods import resolve_chain
-from ..propagate import piece, propagations
-from ..reading import Model, Reading, below, output_layer, source_of, values_at
+from .._base import checks
+from .._base.progress import track
+from .._base.results import Results, key_text
+from ..graph import COMPUTING, Graph, places
+from ..graph.places import below, output_layer, values_at
+from ..graph.reading import Model, Reading, source_of
+from ..methods.table import resolve_chain
+from ..planning.claims import require
+from ..propagation import refusals
+from ..propagation.baselines import of_images
+from ..propagation.chain import piece, propagations
+from ..propagation.explain import reached, read_for
+from ..propagation.layer_statistics import filled_up
+from ..propagation.method import Method
 from .locations import locations
 from .rays import NO_ANGLE, units
 
@@ -113,7 +115,7 @@ def csc(
     batch = min(len(images), max(1, at_once // vectors))
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
     checks.check_input([images])
-    checks.check_range([images], method)
+    refusals.check_range([images], method)
     reading = read_for(source, images[:batch], of_images(method, images, np.arange(batch)))
     starts = range(0, len(images), batch)
     for i in track(starts, f"csc, {method.name}"):
@@ -198,11 +200,11 @@ def _relevance(graph, method, start, names, sizes, consts, images, keys):
     """What is compared at each layer, (V, N, places, channels) by its name, and whether the model's
     output is finite."""
     vectors, at_once, over = sizes
-    seed = checks.find_layer(graph, start).outputs[0]
+    seed = places.find_layer(graph, start).outputs[0]
     values = values_at(graph, start, names)
     whole = piece(below(graph, start), [seed], values)
     env, (propagate,) = propagations(graph, method, consts, [images], [whole])
-    layout, shape = checks.layout_of(graph, seed), env[seed].shape
+    layout, shape = places.layout_of(graph, seed), env[seed].shape
     units = (vectors, layout.sizes(layout.units))
     drawn = jax.vmap(lambda k: jax.random.normal(k, units, env[seed].dtype), out_axes=1)(keys)
     drawn = jax.vmap(lambda of_images: layout.together(of_images).reshape(shape))(drawn)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from ..checks import layout_of
-from ..graph import Graph, Layout
+from ..graph import Graph
+from ..graph.places import layout_of
+from ..program import Layout
 
 
 def locations(graph: Graph, value: int, maps: jax.Array) -> jax.Array:

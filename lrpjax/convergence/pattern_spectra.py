@@ -23,11 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._results import Results
-from .._tensors import listed, misfits
-from ..graph import Graph, Wiring, kernel, make_linear, wiring
-from ..patterns import KINDS, Patterns
-from ..reading import Model, environment, read_at
+from .._base.results import Results
+from .._base.tensors import listed, misfits
+from ..graph import Graph
+from ..graph.reading import Model, environment, read_at
+from ..layers import make_linear
+from ..patterns.fit import KINDS, Patterns
+from ..patterns.kernels import kernel
+from ..patterns.wiring import Wiring, wiring
 
 MATRICES = ("W", "A", "W*A")
 LEADING = 10  # singular values that a row holds

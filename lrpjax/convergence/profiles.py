@@ -22,15 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import checks
-from .._progress import track
-from .._results import Results, key_text
-from ..baselines import of_images
+from .._base import checks
+from .._base.progress import track
+from .._base.results import Results, key_text
 from ..graph import Graph
+from ..graph.places import output_layer, values_at
+from ..graph.reading import Model, Source, source_of
 from ..matrices import chains, one_example
-from ..method import Method
-from ..methods import resolve_chain
-from ..reading import Model, Source, output_layer, source_of, values_at
+from ..methods.table import resolve_chain
+from ..propagation.baselines import of_images
+from ..propagation.method import Method
 from .cosines import Scope, csc, reached_layers
 from .locations import locations
 from .spectrum import lyapunov, singular_values

@@ -25,8 +25,8 @@ import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .._progress import track
-from .._results import Results, key_text
+from .._base.progress import track
+from .._base.results import Results, key_text
 from .random_chains import ALPHAS, CASES, CONTROLS, DIMENSIONS, FAMILY, SQUARE, Measured, measure
 
 PERCENTILES = (0, 25, 50, 75, 100)

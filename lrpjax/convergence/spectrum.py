@@ -17,15 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from matfree.decomp import bidiag
 
-from .. import checks
-from .._progress import track
-from .._results import Results, key_text
-from ..baselines import of_images
-from ..claims import require
+from .._base import checks
+from .._base.progress import track
+from .._base.results import Results, key_text
+from ..graph.places import output_layer
+from ..graph.reading import Model, source_of
 from ..matrices import ChainOperator, chains, links, one_example
-from ..method import Method
-from ..methods import resolve_chain
-from ..reading import Model, output_layer, source_of
+from ..methods.table import resolve_chain
+from ..planning.claims import require
+from ..propagation.baselines import of_images
+from ..propagation.method import Method
 from .cosines import reached_layers
 
 _OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge

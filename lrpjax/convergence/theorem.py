@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from ..matrices import ChainOperator
-from .parts import Undecided, signed_sums
 from .rays import projective_diameter
+from .signs import Undecided, signed_sums
 
 _TESTED = 8  # units whose supports are compared with all others'
 _NAMED = 5  # units named at most

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import primitives
+from ..program import primitives
+from ..program.program import Eqn, Program, calls_around
 from .fold import is_negation
 from .known import CLIP, KNOWN, PRELU, Parameters
 from .matching import is_prelu, recognise
 from .pieces import piece_of
-from .program import Eqn, Program, calls_around
 
 _LARGEST = 32  # equations in an activation
 

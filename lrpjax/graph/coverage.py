@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..program.primitives import TABLE, Primitive
 from . import known
 from .kinds import KINDS
-from .primitives import TABLE, Primitive
 
 _READ_FROM: dict[str, Callable[[Primitive], bool]] = {
     "conv": lambda row: row.role == "conv",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .axes import Axes
+from ..program.axes import Axes
+from ..program.program import Program, constants_behind
 from .kinds import KINDS
 from .layer import Layer
-from .program import Program, constants_behind
 from .signs import find_non_negative
 
 

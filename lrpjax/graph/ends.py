@@ -153,3 +153,9 @@ def _is_log_of_sum(maker: dict[int, Layer], layer: Layer) -> bool:
         if before.primitive != "exp":
             waiting.extend(before.inputs)
     return {"exp", "reduce_sum"} <= primitives
+
+
+def ends_in(layer: Layer) -> str:
+    """What a layer of `graph.ending` is, as the beginning of a sentence."""
+    what = layer.detail.name if layer.kind == "activation" else "softmax"
+    return f"The model ends in {'sigmoid' if what == 'logistic' else what}"

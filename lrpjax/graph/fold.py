@@ -16,9 +16,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from . import primitives
-from .program import Eqn, Program, is_real
-from .varying import Axes, pull_through, push_through
+from ..program import primitives
+from ..program.program import Eqn, Program, is_real
+from ..program.varying import Axes, pull_through, push_through
 
 
 @dataclass(frozen=True)

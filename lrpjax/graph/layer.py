@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .axes import Layout
+from ..program.axes import Layout
+from ..program.program import Eqn
 from .kinds import KINDS
-from .program import Eqn
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from . import primitives
-from .axes import Axes, find_axes
+from ..program import primitives
+from ..program.axes import Axes, find_axes
+from ..program.program import Program, constants_behind, text
+from ..program.trace import INFERENCE
+from ..program.uniform import uniform_values
 from .describe import describe
 from .kinds import KINDS
 from .layer import Layer
 from .names import assign_names
-from .program import Program, constants_behind, text
 from .recognise import find_layers, moves_values
-from .trace import INFERENCE
-from .uniform import uniform_values
 
 
 class Graph:

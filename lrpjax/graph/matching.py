@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import outside_traces
-from .flatten import flatten
+from .._base.compat import outside_traces
+from ..program.flatten import flatten
+from ..program.uniform import uniform_values
 from .known import KNOWN, Known, Parameters
 from .line import few, points
 from .pieces import Piece, piece_of, values
-from .uniform import uniform_values
 
 _CACHED = 4096  # pieces
 _SLOPES = (0.3, 0.7)  # at which a function with one trained parameter is tried

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..program.program import Program
 from .kinds import KINDS
-from .program import Program
 
 if TYPE_CHECKING:
     from .layer import Layer

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import primitives
-from .program import Eqn, Program
-from .varying import Axes, can_follow
+from ..program import primitives
+from ..program.program import Eqn, Program
+from ..program.varying import Axes, can_follow
 
 
 @dataclass(frozen=True)

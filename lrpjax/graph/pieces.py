@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from . import primitives
-from .program import Eqn
+from ..program import primitives
+from ..program.program import Eqn
 
 Operand = int | str
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
-from . import primitives
-from .program import Eqn, Program
+from ..program import primitives
+from ..program.program import Eqn, Program
 
 if TYPE_CHECKING:
     from .layer import Layer

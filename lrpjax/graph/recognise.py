@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from . import primitives
+from ..program import primitives
+from ..program.program import Eqn, Program, constants_behind, is_inexact, is_real
+from ..program.varying import find_varying
 from .activations import find_activation, is_function_of_one
 from .fold import Affine, Context, find_affine, rounds, shifts
 from .layer import Layer
 from .norms import find_norm
 from .products import with_weighing
-from .program import Eqn, Program, constants_behind, is_inexact, is_real
 from .registry import REGISTERED
 from .softmax import find_softmax
-from .varying import find_varying
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jax.lax import GatherScatterMode
 
-from . import primitives
+from ..program import primitives
+from ..program.program import Eqn, Program
 from .activations import Activation
-from .program import Eqn, Program
 
 
 def find_non_negative(

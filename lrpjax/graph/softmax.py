@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import primitives
-from .program import Eqn, Program
-from .varying import can_follow, push_through
+from ..program import primitives
+from ..program.program import Eqn, Program
+from ..program.varying import can_follow, push_through
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from .._tensors import Tensor, Unreadable
+from .._base.tensors import Tensor, Unreadable
 from .keras_file import open_keras
 from .torch_file import open_torch
 

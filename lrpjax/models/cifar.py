@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .._compat import outside_traces
-from ..patterns import Patterns
-from ..patterns import load as load_patterns
+from .._base.compat import outside_traces
+from ..patterns.fit import Patterns
+from ..patterns.fit import load as load_patterns
 from .weights import load_weights
 
 CLASSES = (

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .._tensors import Tensor, Unreadable
+from .._base.tensors import Tensor, Unreadable
 
 STORAGES = {
     "BFloat16Storage": jnp.bfloat16,

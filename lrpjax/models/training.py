@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from rich.progress import Progress
 
-from .._progress import seen
+from .._base.progress import seen
 from .cifar import Cifar10, cifar10
 from .weights import save_weights
 

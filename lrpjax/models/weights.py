@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from .._tensors import listed, misfits
+from .._base.tensors import listed, misfits
 from . import naming
 from .checkpoint import Checkpoint, open_checkpoint
 from .naming import Shape, Stored

@@ -1,5 +1,4 @@
 from . import deeplift as deeplift
-from . import patterns as patterns
 from .attention import pass_value as pass_value
 from .attention import product as product
 from .attention import softmax_taylor as softmax_taylor

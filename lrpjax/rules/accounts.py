@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..graph import Linear, shifts
+from ..graph import shifts
+from ..layers import Linear
 from .protocol import Account, stabilise
 
 

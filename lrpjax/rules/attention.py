@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ..graph import Op, bare, factor
+from ..layers import Op, bare, factor
 from .accounts import all_handed_on
 from .passing import unbroadcast
 from .protocol import OF_ANOTHER, Account, Rule, known

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..graph import Linear, Op, bare, tupled
+from ..layers import Linear, Op, bare, tupled
 from .passing import gradient, moved, unbroadcast
 from .pooling import winner_takes_all
 from .protocol import known, magnitude, negative, positive

@@ -17,7 +17,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ..graph import Bound, Linear
+from ..layers import Bound, Linear
 from .accounts import by_origin, by_sign, shared_out, sum_shared_out
 from .protocol import (
     OF_ANOTHER,

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import float0
 
-from ..graph import Linear, Op, bare, is_inexact
+from ..layers import Linear, Op, bare
+from ..program import is_inexact
 from .accounts import all_handed_on, by_sign, shared_out, sum_shared_out
 from .protocol import Account, known, negative, positive, stabilise
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..graph import Eqn, Op
+from ..layers import Op
+from ..program import Eqn
 from .accounts import all_handed_on, shared_out
 from .protocol import Account, known, stabilise
 

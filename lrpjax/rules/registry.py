@@ -6,8 +6,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from .._compat import primitive_names
-from .._text import columns
+from .._base.compat import primitive_names
+from .._base.text import columns
 from ..graph import KINDS, REGISTERED, covered
 from .protocol import Rule
 from .protocol import rule as make_rule

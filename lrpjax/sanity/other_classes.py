@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._progress import track
-from .._results import key_text
-from ..methods import Explainer
-from ..reading import Model
+from .._base.progress import track
+from .._base.results import key_text
+from ..graph.reading import Model
+from ..methods.table import Explainer
+from .maps import Function, Subject
 from .result import Sanity, summary
 from .similarity import colour_of, measures
 from .states import States
-from .subject import Function, Subject
 
 
 def random_logit(

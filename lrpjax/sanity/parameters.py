@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import checks
-from .._results import key_text
-from ..derivative import resumed
-from ..graph import Graph, constants_behind, is_inexact
-from ..reading import Reading, Source, as_number, as_single, read_at
+from .._base import checks
+from .._base.results import key_text
+from ..graph import Graph
+from ..graph.reading import Reading, Source, as_number, as_single, read_at
+from ..program import constants_behind, is_inexact
+from ..propagation.derivative import resumed
 
 Order = Literal["output", "input", "single"]
 ORDERS = ("output", "input", "single")

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import checks
-from ..methods import Explainer
-from ..reading import Model
+from .._base import checks
+from ..graph.reading import Model
+from ..methods.table import Explainer
+from .maps import Function, Subject
 from .parameters import Order, parameters, randomised, stops
 from .similarity import colour_of
 from .states import States
-from .subject import Function, Subject
 
 _PERCENTILES = (0.5, 99.5)
 

@@ -17,18 +17,18 @@ import jax
 import numpy as np
 from scipy.stats import entropy
 
-from .._progress import track
-from .._results import key_text
-from ..estimators import SmoothGrad
-from ..estimators import noise as noise_of
-from ..method import Method
-from ..methods import Explainer, resolve
-from ..reading import Model, as_number
+from .._base.progress import track
+from .._base.results import key_text
+from ..graph.reading import Model, as_number
+from ..methods.smooth import SmoothGrad
+from ..methods.smooth import noise as noise_of
+from ..methods.table import Explainer, resolve
+from ..propagation.method import Method
+from .maps import Function, Subject, function_name
 from .parameters import Order, parameters, randomised, sharing, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
 from .states import States
-from .subject import Function, Subject, function_name
 
 STATISTICS = (
     "BatchNorm's mean, variance, scale and shift are parameters of the convolution in front; "

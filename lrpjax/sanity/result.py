@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from scipy.stats import bootstrap
 
-from .._results import Results, key_text
+from .._base.results import Results, key_text
 
 CONFIDENCE = 0.99
 RESAMPLES = 10_000

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from skimage.feature import hog as hog_features
 from skimage.metrics import structural_similarity
 
-from .. import checks
+from .._base import checks
 
 Measure = Callable[..., np.ndarray]
 COLOURS = ("auto", "sum", "max-abs", "abs-sum", "none")

@@ -13,18 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _jobs, checks
-from ..baselines import of_images
-from ..estimators.estimator import Estimator
-from ..explain import explained
+from .._base import checks, jobs
 from ..graph import Graph
-from ..layer_statistics import filled_up
-from ..method import Method
-from ..methods import Explainer
-from .incremental import Incremental
+from ..methods.estimator import Estimator
+from ..methods.table import Explainer
+from ..propagation.baselines import of_images
+from ..propagation.explain import explained
+from ..propagation.layer_statistics import filled_up
+from ..propagation.method import Method
+from .maps import LOGITS, Subject
 from .parameters import by_layer, with_constants
+from .partial_evaluation import Incremental
 from .similarity import multiplied, reduced
-from .subject import LOGITS, Subject
 
 TARGET = -1  # the place of the classes among those of the parameters
 
@@ -63,7 +63,7 @@ class States:
     def each(self, asked: Iterable[tuple[slice, dict[int, Any], Any]]) -> Iterator[np.ndarray]:
         """states(*asked) of each; two at once, but for a function of the user's, one by one."""
         at_once = isinstance(self.subject.method, Explainer)
-        return (_jobs.each if at_once else map)(lambda ask: self(*ask), asked)
+        return (jobs.each if at_once else map)(lambda ask: self(*ask), asked)
 
     def all(self, asked: Iterable[tuple[dict[int, Any], Any]]) -> list[np.ndarray]:
         """The maps of all images, in each of some states."""

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._results import key_text
-from ..method import Method
-from ..methods import Explainer
-from ..reading import Model
+from .._base.results import key_text
+from ..graph.reading import Model
+from ..methods.table import Explainer
+from ..propagation.method import Method
+from .maps import Function, Subject
 from .result import Sanity, summary
 from .states import States
-from .subject import Function, Subject
 
 
 def conservation(

@@ -12,10 +12,11 @@ import pytest
 from helpers.vit import vit
 
 import lrpjax as lrp
-from lrpjax import claims, convergence, sanity
+from lrpjax import convergence, sanity
 from lrpjax.graph import layers as graph_layers
-from lrpjax.graph import ops
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
+from lrpjax.layers import ops
+from lrpjax.planning import claims
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -9,7 +9,7 @@ from jax import lax
 from scipy import stats
 
 import lrpjax as lrp
-from lrpjax import _progress
+from lrpjax._base import progress
 from lrpjax.concepts import TCAV, cav, cav_accuracy, tcav, welch_p_value
 
 EXACT = 1e-10  # float64 means of shares, and the p-values made of them
@@ -227,7 +227,7 @@ def test_every_batch_runs_the_same_program(caplog):
 def test_what_is_waited_for_is_told_step_by_step(monkeypatch, capsys):
     expected = run().rows
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(_progress, "SILENCE", 0.0)
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
     assert run(chunk=5).rows == expected  # to the last bit
     shown = capsys.readouterr().err
     for part in ("derivatives", "activations", "random sets", "concepts"):

@@ -9,13 +9,13 @@ import pytest
 from helpers.nets_audit import network, pictures
 
 import lrpjax as lrp
-from lrpjax import _jobs
+from lrpjax._base import jobs
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def test_each_keeps_the_order_and_runs_on_threads():
-    found = list(_jobs.each(lambda i: (i * i, current_thread() is main_thread()), range(20)))
+    found = list(jobs.each(lambda i: (i * i, current_thread() is main_thread()), range(20)))
     assert found == [(i * i, False) for i in range(20)]
 
 
@@ -27,24 +27,24 @@ def test_each_takes_an_item_only_when_it_will_soon_be_needed():
             taken.append(i)
             yield i
 
-    results = _jobs.each(lambda i: i, items())
+    results = jobs.each(lambda i: i, items())
     next(results)
-    assert len(taken) == _jobs.THREADS + 1
+    assert len(taken) == jobs.THREADS + 1
     results.close()
 
 
 def test_each_raises_what_the_work_raises():
     with pytest.raises(ZeroDivisionError):
-        list(_jobs.each(lambda i: 1 // i, [1, 0, 1]))
+        list(jobs.each(lambda i: 1 // i, [1, 0, 1]))
 
 
 def test_work_on_a_thread_starts_no_more_threads():
     def outer(i):
-        threads = _jobs.each(lambda _: current_thread(), range(4))
+        threads = jobs.each(lambda _: current_thread(), range(4))
         return {current_thread(), *threads}
 
-    assert [len(own) for own in _jobs.each(outer, range(3))] == [1, 1, 1]
-    assert not any(own is main_thread() for own in _jobs.each(lambda _: current_thread(), [0]))
+    assert [len(own) for own in jobs.each(outer, range(3))] == [1, 1, 1]
+    assert not any(own is main_thread() for own in jobs.each(lambda _: current_thread(), [0]))
 
 
 def test_work_has_the_settings_of_the_thread_that_gave_it():
@@ -57,7 +57,7 @@ def test_work_has_the_settings_of_the_thread_that_gave_it():
             jax.config.jax_numpy_dtype_promotion,
         )
 
-    outside = list(_jobs.each(seen, range(2)))
+    outside = list(jobs.each(seen, range(2)))
     device = jax.devices()[0]
     with (
         jax.enable_x64(False),
@@ -66,10 +66,10 @@ def test_work_has_the_settings_of_the_thread_that_gave_it():
         jax.default_device(device),
         jax.numpy_dtype_promotion("strict"),
     ):
-        inside = list(_jobs.each(seen, range(2)))
+        inside = list(jobs.each(seen, range(2)))
     assert inside == [(np.dtype("float32"), "highest", True, device, "strict")] * 2
     assert outside[0][0] == np.dtype("float64")  # as tests/conftest.py says
-    assert list(_jobs.each(seen, range(2))) == outside
+    assert list(jobs.each(seen, range(2))) == outside
 
 
 def test_a_check_under_a_setting_of_jax_is_computed_under_it():

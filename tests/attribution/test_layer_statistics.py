@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrpjax.layer_statistics import Statistics, statistics
+from lrpjax.propagation.layer_statistics import Statistics, statistics
 
 EXACT = 1e-10  # float64 sums of a few terms
 # The features are near 1e5, of which float64 rounds 1e-11; their deviations are near 3.

@@ -12,8 +12,8 @@ import pytest
 import lrpjax as lrp
 from lrpjax import rules
 from lrpjax.composites import by_kind, or_else
-from lrpjax.explain import read_for_target
-from lrpjax.ledger import TERMS
+from lrpjax.planning.ledger import TERMS
+from lrpjax.propagation.explain import read_for_target
 from lrpjax.rules import Account, rule
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -5,14 +5,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from lrpjax import _jobs, _progress
+from lrpjax._base import jobs, progress
 
 
 @pytest.fixture
 def screen(monkeypatch):
     """What is written to a terminal."""
     console = Console(file=StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(_progress, "get_console", lambda: console)
+    monkeypatch.setattr(progress, "get_console", lambda: console)
     return console.file
 
 
@@ -20,22 +20,22 @@ def screen(monkeypatch):
 def slow(monkeypatch):
     """A clock on which 20 seconds pass whenever it is looked at."""
     seen = iter(range(0, 10_000, 20))
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: float(next(seen)))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(seen)))
 
 
 def test_a_bar_appears_at_a_terminal_where_it_takes_long(screen, monkeypatch, capsys):
-    monkeypatch.setattr(_progress, "PATIENCE", 0.0)
-    assert list(_progress.track(range(3), "the work")) == [0, 1, 2]
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    assert list(progress.track(range(3), "the work")) == [0, 1, 2]
     assert "the work" in screen.getvalue() and capsys.readouterr() == ("", "")
 
 
 def test_nothing_is_seen_of_short_work(screen, capsys):
-    assert list(_progress.track(range(3), "the work")) == [0, 1, 2]
+    assert list(progress.track(range(3), "the work")) == [0, 1, 2]
     assert screen.getvalue() == "" and capsys.readouterr() == ("", "")
 
 
 def test_a_line_every_half_minute_where_there_is_no_terminal(slow, capsys):
-    assert list(_progress.track("abcdef", "the work")) == list("abcdef")
+    assert list(progress.track("abcdef", "the work")) == list("abcdef")
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == "" and len(lines) > 1
@@ -44,20 +44,20 @@ def test_a_line_every_half_minute_where_there_is_no_terminal(slow, capsys):
 
 
 def test_the_number_of_steps_may_be_said(slow, capsys):
-    assert list(_progress.track(iter("abcd"), "the work", 9)) == list("abcd")
+    assert list(progress.track(iter("abcd"), "the work", 9)) == list("abcd")
     assert " of 9, " in capsys.readouterr().err
 
 
 def test_one_of_several_pieces_of_work_on_threads_is_silent(slow, capsys):
-    piece = lambda n: list(_progress.track(range(n), "a piece"))
-    assert list(_jobs.each(piece, [2, 3])) == [[0, 1], [0, 1, 2]]
+    piece = lambda n: list(progress.track(range(n), "a piece"))
+    assert list(jobs.each(piece, [2, 3])) == [[0, 1], [0, 1, 2]]
     assert capsys.readouterr() == ("", "")
 
 
 def test_jobs_tell_of_themselves_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(_progress, "SILENCE", 0.0)
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
     kept = {}
-    _jobs.run(["a", "b", "c"], str.upper, kept.__setitem__, label="job {}".format)
+    jobs.run(["a", "b", "c"], str.upper, kept.__setitem__, label="job {}".format)
     assert kept == {"a": "A", "b": "B", "c": "C"}
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1].split(",")[0] for line in lines] == ["1 of 3", "2 of 3"]

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from lrpjax import _jobs
+from lrpjax._base import jobs
 
 MODEL = """
 import jax, jax.numpy as jnp
@@ -89,7 +89,7 @@ def test_ctrl_c_keeps_what_is_finished(run, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(convergence, "csc", interrupted)
-    monkeypatch.setattr(_jobs, "THREADS", 1)
+    monkeypatch.setattr(jobs, "THREADS", 1)
     code, out, _ = run("csc", "--method", "gradient", "--method", "lrp-z")
     assert code == 130 and "1 of 2 finished and saved" in out
     rows = json.loads((tmp_path / "lrpjax-csc" / "results.json").read_text())["rows"]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import lrpjax
-from lrpjax import _jobs, cli
+from lrpjax import cli
+from lrpjax._base import jobs
 from lrpjax.images import bundled_images
 
 MODEL = """
@@ -275,7 +276,7 @@ def test_ctrl_c_keeps_what_is_finished(run, monkeypatch):
         raise KeyboardInterrupt
 
     replaced(monkeypatch, "lrp-epsilon", interrupt)
-    monkeypatch.setattr(_jobs, "THREADS", 1)
+    monkeypatch.setattr(jobs, "THREADS", 1)
     code, out, _ = run()
     assert code == 130 and "1 of 2 finished and saved" in out
     assert "gradient" in arrays() and "lrp-epsilon" not in arrays()

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from lrpjax import _jobs
+from lrpjax._base import jobs
 
 MODEL = """
 from helpers.nets_audit import network
@@ -73,7 +73,7 @@ def test_ctrl_c_keeps_finished_pieces(run, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(checks.CHECKS, "mprt", checks.Check(interrupted))
-    monkeypatch.setattr(_jobs, "THREADS", 1)
+    monkeypatch.setattr(jobs, "THREADS", 1)
     code, out, _ = run("audit", "--method", "lrp-z")
     assert code == 130 and "Interrupted" in out
     names = [p.name for p in (tmp_path / "lrpjax-audit" / "pieces").glob("piece-*")]

@@ -14,8 +14,8 @@ from helpers import nets_chain, oracle, oracle_cone
 
 import lrpjax as lrp
 from lrpjax.convergence import rays
-from lrpjax.convergence.parts import Undecided, signed_sums
-from lrpjax.graph import blocks
+from lrpjax.convergence.signs import Undecided, signed_sums
+from lrpjax.layers import blocks
 from lrpjax.matrices import links, one_example
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

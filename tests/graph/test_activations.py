@@ -12,7 +12,7 @@ from flax import nnx
 from helpers import oracle
 
 import lrpjax as lrp
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

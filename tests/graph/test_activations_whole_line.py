@@ -10,10 +10,10 @@ from scipy import special
 
 import lrpjax as lrp
 from lrpjax.graph import pieces
-from lrpjax.graph.flatten import flatten
 from lrpjax.graph.known import KNOWN
-from lrpjax.graph.uniform import uniform_values
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
+from lrpjax.program.flatten import flatten
+from lrpjax.program.uniform import uniform_values
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -11,7 +11,7 @@ from helpers import oracle
 from helpers.vit import vit
 
 import lrpjax as lrp
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -9,10 +9,10 @@ from jax import lax
 from jax.nn import relu, softmax
 
 import lrpjax as lrp
-from lrpjax.graph import primitives, trace
-from lrpjax.graph.axes import find_axes
-from lrpjax.graph.axis_rules import RULES
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
+from lrpjax.program import primitives, trace
+from lrpjax.program.axes import find_axes
+from lrpjax.program.axis_rules import RULES
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -4,18 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrpjax.graph.factors import (
-    BATCH,
-    Factor,
-    apart,
-    core,
-    digits,
-    length,
-    reshaped,
-    sliced,
-)
-from lrpjax.graph.trace import trace
-from lrpjax.graph.varying import pull_through, push_through
+from lrpjax.program.factors import BATCH, Factor, apart, core, digits, length, reshaped, sliced
+from lrpjax.program.trace import trace
+from lrpjax.program.varying import pull_through, push_through
 
 RANDOM = np.random.default_rng(0)
 

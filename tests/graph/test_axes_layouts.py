@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 from jax.nn import relu
 
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 KERNEL = np.ones((3, 3, 1, 4))
 HEAD = np.ones((256, 10))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lrpjax as lrp
-from lrpjax.graph import blocks
+from lrpjax.layers import blocks
 
 # Sums of a few hundred float64 terms in another order.
 CLOSE = 1e-12

@@ -12,7 +12,7 @@ from helpers import layers_equinox, layers_haiku, layers_jax, layers_keras, laye
 from helpers.layer_cases import network, rebuilt
 
 import lrpjax as lrp
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

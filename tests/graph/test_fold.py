@@ -13,8 +13,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from lrpjax.graph import LINEAR, make_op
-from lrpjax.reading import environment, read, read_at
+from lrpjax.graph import LINEAR
+from lrpjax.graph.reading import environment, read, read_at
+from lrpjax.layers import make_op
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

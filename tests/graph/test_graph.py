@@ -16,7 +16,7 @@ from jax.nn import relu
 from jax.tree_util import Partial
 
 import lrpjax as lrp
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

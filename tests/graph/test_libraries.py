@@ -9,7 +9,7 @@ import pytest
 from helpers.nets_libraries import IMAGES, LAYERS, LIBRARIES, WRAPPED
 
 import lrpjax as lrp
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrpjax._compat import primitive_names
-from lrpjax.graph import primitives
+from lrpjax._base.compat import primitive_names
+from lrpjax.program import primitives
 
 SMALL = np.random.default_rng(0).uniform(0.1, 0.9, (3, 4))
 

@@ -10,7 +10,7 @@ from helpers import oracle
 from jax import lax
 
 import lrpjax as lrp
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

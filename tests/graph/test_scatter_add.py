@@ -7,7 +7,7 @@ import pytest
 from jax.nn import relu
 
 import lrpjax as lrp
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -11,7 +11,7 @@ from jax import lax
 
 import lrpjax as lrp
 from lrpjax.graph.known import KNOWN
-from lrpjax.reading import read
+from lrpjax.graph.reading import read
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

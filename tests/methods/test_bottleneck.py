@@ -16,9 +16,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
 from lrpjax import bottleneck
-from lrpjax.bottleneck import InformationBottleneck, Statistics, iba, information, smooth
-from lrpjax.derivative import resumed
-from lrpjax.reading import environment, read
+from lrpjax.graph.reading import environment, read
+from lrpjax.methods.bottleneck import InformationBottleneck, Statistics, iba, information, smooth
+from lrpjax.propagation.derivative import resumed
 
 EXACT = 1e-10  # float64 sums of up to a few thousand terms
 FITTED = 1e-6  # four Adam steps along central differences, each right to about 1e-9

@@ -21,7 +21,7 @@ from nets_derivative import (
 )
 
 import lrpjax as lrp
-from lrpjax.explain import read_for_target
+from lrpjax.propagation.explain import read_for_target
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 DOUBLE = 1e-12  # relative to the largest entry

@@ -104,8 +104,8 @@ def test_another_process_can_apply_the_map(tmp_path):
 
 
 def test_a_primitive_that_no_module_holds_is_refused_by_its_name():
-    from lrpjax import _pickles
-    from lrpjax._compat import Primitive
+    from lrpjax._base import pickles
+    from lrpjax._base.compat import Primitive
 
     with pytest.raises(pickle.PicklingError, match=r"'nameless'.*assign it to a name"):
-        _pickles.dumps(Primitive("nameless"))
+        pickles.dumps(Primitive("nameless"))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import lrpjax as lrp
-from lrpjax.methods import TABLE, get
+from lrpjax.methods import get
+from lrpjax.methods.table import TABLE
 from lrpjax.sanity.similarity import colour_of
 
 ROWS = {}  # function: its rows

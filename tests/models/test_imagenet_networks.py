@@ -16,9 +16,9 @@ from flax import nnx
 from helpers import reference_weights as given
 
 import lrpjax as lrp
-from lrpjax.ledger import measured
+from lrpjax.graph.reading import environment, read
 from lrpjax.models import resnet, vgg
-from lrpjax.reading import environment, read
+from lrpjax.planning.ledger import measured
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 slow = pytest.mark.slow

@@ -12,7 +12,7 @@ from helpers import nets_data as data
 from helpers import nets_resnet, nets_squeezenet
 
 import lrpjax as lrp
-from lrpjax.planning import Plan
+from lrpjax.planning.plans import Plan
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

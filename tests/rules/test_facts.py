@@ -15,8 +15,8 @@ import pytest
 import lrpjax as lrp
 from lrpjax import rules
 from lrpjax.composites import by_kind, or_else
-from lrpjax.graph import make_op
-from lrpjax.reading import environment, read
+from lrpjax.graph.reading import environment, read
+from lrpjax.layers import make_op
 from lrpjax.rules import Facts, Rule, known, rule
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

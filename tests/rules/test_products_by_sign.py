@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import lrpjax as lrp
-from lrpjax import ledger
+from lrpjax.graph.reading import read
 from lrpjax.methods import resolve
-from lrpjax.reading import read
+from lrpjax.planning import ledger
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lrpjax as lrp
-from lrpjax import ledger
-from lrpjax._compat import jaxpr_as_fun
-from lrpjax.sanity.incremental import Incremental
+from lrpjax._base.compat import jaxpr_as_fun
+from lrpjax.planning import ledger
+from lrpjax.sanity.maps import Subject
 from lrpjax.sanity.parameters import parameters, stops, with_constants
+from lrpjax.sanity.partial_evaluation import Incremental
 from lrpjax.sanity.states import TARGET, States
-from lrpjax.sanity.subject import Subject
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

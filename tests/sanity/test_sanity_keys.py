@@ -12,7 +12,7 @@ from helpers.vit import vit
 from jax.tree_util import Partial
 
 import lrpjax as lrp
-from lrpjax.sanity.subject import Subject
+from lrpjax.sanity.maps import Subject
 
 EXACT = 1e-9  # absolute, of similarities of maps that differ by rounding
 KEY = jax.random.key(0)

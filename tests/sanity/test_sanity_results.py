@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from scipy.stats import bootstrap
 
 import lrpjax as lrp
-from lrpjax._results import key_text
+from lrpjax._base.results import key_text
 from lrpjax.sanity import result
 
 EXACT = 1e-9

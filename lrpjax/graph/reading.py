@@ -1,0 +1,228 @@
+"""Reading a model: once for each shape of input, and at an input every value that it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base import checks, text
+from ..program import Program, evaluate, is_real, run, single, trace
+from . import REGISTERED, Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A model read at an input: its layers, the arrays that it held then, the input's leaves.
+
+    What takes a model takes a reading of it too, with inputs of the same shape, and does not trace
+    it again. See `read`.
+    """
+
+    graph: Graph
+    consts: list[Any]
+    leaves: list[Any]
+    x_tree: Any
+    out_tree: Any
+    source: Source
+
+    def at(self, x: Any) -> Reading:
+        """The same at another input of the shape. Raises as `read` does."""
+        return read_at(self, x, fold=True)
+
+    def __repr__(self) -> str:
+        layers = len(self.graph.layers)
+        return f"<a model read for an input {text.arrays(self.leaves)}: {layers} layers>"
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A model's program for one shape of input, with the arrays that it held.
+
+    paths: as `graph.trace` gives them.
+    """
+
+    program: Program
+    consts: list[Any]
+    paths: dict[int, str]
+    out_tree: Any
+
+
+class Source:
+    """A model, and what has been read of it, once for each shape of input.
+
+    snapshot: whether arrays of numpy, which may be written to later, are kept as copies.
+    """
+
+    def __init__(self, model: Callable, *, snapshot: bool = False):
+        if not callable(model):
+            raise TypeError(f"The model must be a function of a batch of inputs, got {model!r}.")
+        self.model, self._snapshot = model, snapshot
+        self._made: dict[Hashable, Any] = {}
+        self._lock = RLock()
+
+    def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made when it is first asked for."""
+        with self._lock:
+            if what not in self._made:
+                self._made[what] = make()
+            return self._made[what]
+
+    def at(self, x: Any, *, fold: bool) -> Reading:
+        """The model read at x. Raises for an input and weights that are not finite, and for other
+        constants that are NaN: a mask may hide with infinity."""
+        leaves, x_tree = _arrays(x)
+        checks.check_input(leaves)
+        traced = self.traced(jax.tree.unflatten(x_tree, leaves))
+        what = ("layers", traced, fold, tuple(REGISTERED.items()))
+        graph = self.once(what, lambda: _layers(traced, fold))
+        return Reading(graph, traced.consts, leaves, x_tree, traced.out_tree, self)
+
+    def traced(self, x: Any) -> Traced:
+        """The model's program for inputs like x, arrays or what has their shape and dtype."""
+        return self.once(("program", _shape(*jax.tree.flatten(x))), lambda: self._trace(x))
+
+    def _trace(self, x: Any) -> Traced:
+        program, consts, paths, out_tree = trace(self.model, x)
+        if self._snapshot:
+            consts = [c.copy() if isinstance(c, np.ndarray) else c for c in consts]
+        made = Traced(program, consts, paths, out_tree)
+        _require_unchanged(made, self.once("first", lambda: made))
+        return made
+
+
+# What every measure takes: a model, or what was read of it.
+Model = Callable[..., Any] | Reading | Source
+
+
+def read(model: Model, x: Any) -> Reading:
+    """The model read once, for inputs of the shape of x: give it wherever a model is wanted.
+
+    x: an input of the model, any pytree of arrays. A reading is a snapshot: no change of the model
+    changes it. Where a measure needs other batches (single images) the model is read for these too,
+    once for each shape; ValueError if it has changed in between.
+    Raises ValueError for a model that does not run at x, does not depend on it, is in training mode
+    or lets examples depend on one another, and for an input or weights that are not finite.
+    """
+    return Source(model_of(model), snapshot=True).at(x, fold=True)
+
+
+def source_of(model: Model, x: Any) -> Source:
+    """What a measure of the inputs x reads a model from, at batches of its own.
+
+    Raises ValueError where x has not the shape that a reading is for.
+    """
+    if isinstance(model, Source):
+        return model
+    if not isinstance(model, Reading):
+        return Source(model)
+    leaves, tree = _arrays(x)
+    checks.check_input(leaves)
+    if _shape(leaves, tree) != _shape(model.leaves, model.x_tree):
+        raise ValueError(
+            f"The model was read for an input {text.arrays(model.leaves)}, and this one is "
+            f"{text.arrays(leaves)}: read it for this shape, with lrpjax.read(model, x)."
+        )
+    return model.source
+
+
+def read_at(model: Model, x: Any, *, fold: bool) -> Reading:
+    """A model, or the reading or source of one, read at an input. Raises as `read` does."""
+    return source_of(model, x).at(x, fold=fold)
+
+
+def model_of(model: Any) -> Any:
+    """The callable, of a model or of what was read of it."""
+    if isinstance(model, Reading):
+        return model.source.model
+    return model.model if isinstance(model, Source) else model
+
+
+def _layers(traced: Traced, fold: bool) -> Graph:
+    program, consts, paths = traced.program, traced.consts, traced.paths
+    if not program.active.intersection(program.outputs):
+        raise ValueError("The model's output does not depend on its input: nothing to explain.")
+    # Functions are recognised by trying others, on numbers where these may be NaN.
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.debug_nans(False),
+    ):
+        graph = Graph(program, paths, fold=fold)
+    names = [paths.get(number) or "a constant of the model" for number in program.consts]
+    weights = graph.weights
+    numbers = [
+        jnp.asarray(c) if v in weights else _without_infinity(jnp.asarray(c))
+        for v, c in zip(program.consts, consts, strict=True)
+    ]
+    checks.check_finite(numbers, [f"the weights {n}" for n in names])
+    return graph
+
+
+def _require_unchanged(now: Traced, first: Traced) -> None:
+    """Raises ValueError if a model holds other arrays than when it was read first."""
+    before, after = (
+        {t.paths[n]: c for n, c in zip(t.program.consts, t.consts, strict=True) if n in t.paths}
+        for t in (first, now)
+    )
+    for path in before.keys() & after.keys():
+        a, b = before[path], after[path]
+        if a is not b and not (checks.is_concrete(a) and checks.is_concrete(b) and _equal(a, b)):
+            raise ValueError(
+                f"The model has changed since it was read ({path or 'an array without a name'}): "
+                "read it again, with lrpjax.read(model, x)."
+            )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a.shape == b.shape and bool((np.asarray(a) == np.asarray(b)).all())
+
+
+def _arrays(x: Any) -> tuple[list[Any], Any]:
+    """The leaves of an input as arrays, and its structure."""
+    leaves, tree = jax.tree.flatten(x)
+    return [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves], tree
+
+
+def _shape(leaves: Sequence[Any], tree: Any) -> Hashable:
+    return tree, tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
+
+
+def _without_infinity(constant: jax.Array) -> jax.Array:
+    if not is_real(constant) or (checks.is_concrete(constant) and not np.isinf(constant).any()):
+        return constant
+    return jnp.where(jnp.isinf(constant), 0, constant)
+
+
+def environment(
+    graph: Graph, consts: Sequence[Any], leaves: Sequence[Any], by: Callable = evaluate
+) -> dict[int, Any]:
+    """Every value of the program by number, half precision and integer inputs as float32.
+
+    by: how each equation is evaluated, as by `graph.evaluate`.
+    """
+    program = graph.program
+    numbers = [as_number(leaf) for leaf in leaves]
+    env = {v: jnp.asarray(value, single(value.dtype)) for v, value in program.literals.items()}
+    env |= {v: as_single(c) for v, c in zip(program.consts, consts, strict=True)}
+    env |= dict(zip(program.inputs, numbers, strict=True))
+    return run(program.eqns, env, by)
+
+
+def as_single(value: Any) -> Any:
+    """A constant in the precision that it is computed with: float32 for half precision."""
+    if not hasattr(value, "dtype") or jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    return jnp.asarray(value, single(value.dtype))
+
+
+def as_number(leaf: Any) -> jax.Array:
+    """An input as the floating-point array that relevance belongs to."""
+    leaf = jnp.asarray(leaf)
+    is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(single(leaf.dtype) if is_float else jnp.float32)

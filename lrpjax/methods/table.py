@@ -1,0 +1,112 @@
+"""A method by its name, and the table of all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from .._base.text import columns
+from ..composites import stabilised, uniform
+from ..graph.reading import model_of
+from ..propagation.entries import FAMILIES, NOTATION, STABILISERS, TABLE
+from ..propagation.method import Method
+from .bottleneck import InformationBottleneck
+from .estimator import Estimator
+
+
+def based(method: str | Method | Estimator) -> Method | Estimator:
+    """The method that another is over, as a value."""
+    if not isinstance(method, str | Method | Estimator):
+        raise TypeError(f"The base is a method's name or value, got {method!r}.")
+    return get(method) if isinstance(method, str) else method
+
+
+_COMMON = (
+    "fold",
+    "unknown",
+    "start",
+    "attention",
+    "stabiliser",
+)  # what `get` takes for every chain of rules
+Explainer = Method | Estimator | InformationBottleneck  # what `lrpjax.attribute` takes
+
+
+def get(name: str, **options: Any) -> Any:
+    """The method of that name. Any lrp-alphaA-betaB is one, with A - B = 1.
+
+    options: `fold`, `unknown` and `start` as on `Method`; `attention`, how LRP treats products of
+    two values: "detached" (the default; CP-LRP: attention and gates are constants, and relevance
+    is conserved) or "uniform" (AttnLRP: half to each); `stabiliser`, an absolute number that LRP
+    adds to its denominators (default: 1e-9 of the layer's largest for one example); all others go
+    to the method's own function (`get("rect-grad", percentile=95)`).
+    Raises ValueError for an unknown name, with the nearest ones, or a missing option.
+    """
+    common = {key: options.pop(key) for key in _COMMON if key in options}
+    fits = [(make, found) for spelling, make in FAMILIES if (found := spelling.fullmatch(name))]
+    if fits:
+        ((make, found),) = fits
+        made = make(*map(float, found.groups()), **options)
+    elif name == "tcav":
+        raise ValueError(
+            "tcav gives a score for each concept, not a map: call lrpjax.tcav(model, images, ...)."
+        )
+    elif name not in TABLE:
+        near = get_close_matches(name, TABLE, 3, 0.4) or list(TABLE)
+        raise ValueError(f"There is no method {name!r}; the nearest are {', '.join(near)}.")
+    else:
+        made = TABLE[name].make(**options)
+    if common and not isinstance(made, Method):
+        raise ValueError(
+            f"{name} has no option {next(iter(common))!r}: give it to the base method, as in "
+            f"base=lrpjax.methods.get(..., {next(iter(common))}=...)."
+        )
+    attention = common.pop("attention", "detached")
+    stabiliser = common.pop("stabiliser", None)
+    made = _with_attention(replace(made, **common), attention)
+    if stabiliser is None:
+        return made
+    if not stabiliser > 0:
+        raise ValueError(f"stabiliser must be greater than 0, got {stabiliser}.")
+    return replace(made, composite=stabilised(made.composite, stabiliser))
+
+
+def _with_attention(method: Any, attention: str) -> Any:
+    if attention not in ("detached", "uniform"):
+        raise ValueError(f'attention is "detached" or "uniform", got {attention!r}.')
+    if attention == "detached":
+        return method
+    name = f"{method.name} (uniform attention)"
+    return replace(method, name=name, composite=uniform(method.composite))
+
+
+def resolve(method: str | Explainer, model: Any) -> Explainer:
+    """The method as a value. What a method needs of a model, its `input_range` or its `patterns`,
+    is taken from there."""
+    if isinstance(method, Explainer):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"A method is a name or an lrpjax.methods.Method, got {method!r}.")
+    needs = TABLE[method].needs if method in TABLE else ""
+    given = getattr(model_of(model), needs, None) if needs in ("input_range", "patterns") else None
+    if given is None:
+        return get(method)
+    if needs == "patterns":
+        return get(method, patterns=given)
+    return get(method, low=given[0], high=given[1])
+
+
+def resolve_chain(method: str | Explainer, model: Any) -> Method:
+    """As `resolve`; ValueError for a method that is no chain of rules."""
+    found = resolve(method, model)
+    if not isinstance(found, Method):
+        raise ValueError(
+            f"{found.name} is not a chain of rules: it explains a target with lrpjax.attribute."
+        )
+    return found
+
+
+def table() -> str:
+    """Every named method with its formula and its source, as text."""
+    rows = [{"method": n, "formula": e.formula, "source": e.source} for n, e in TABLE.items()]
+    return f"{columns(rows)}\n\n{NOTATION}\n\n{STABILISERS}"

@@ -1,0 +1,1 @@
+"""Relevance goes back through a model, by the rules of a method."""

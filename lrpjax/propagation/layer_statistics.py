@@ -1,0 +1,108 @@
+"""Mean and standard deviation of each unit of a layer over many images, in one pass."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass, field
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base import checks
+from .._base.progress import track
+from ..graph import Graph
+from ..graph.places import values_at
+from ..graph.reading import Model, environment, source_of
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Mean and standard deviation (divisor count - 1) of each unit of a layer over `count` images.
+
+    mean, std: of the shape of the layer's output without the batch.
+    """
+
+    layer: str = field(metadata={"static": True})
+    mean: jax.Array
+    std: jax.Array
+    count: int
+
+    def save(self, path: str | PathLike) -> None:
+        """Writes layer, mean, std and count as .npz, whole or not at all."""
+        path = Path(path)
+        partial_file = path.with_name(path.name + ".part")
+        with partial_file.open("wb") as stream:
+            np.savez(stream, layer=self.layer, mean=self.mean, std=self.std, count=self.count)
+        os.replace(partial_file, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> Statistics:
+        """Reads what `save` wrote. ValueError if the file is something else."""
+        try:
+            with np.load(path) as file:
+                mean, std = jnp.asarray(file["mean"]), jnp.asarray(file["std"])
+                return cls(str(file["layer"]), mean, std, int(file["count"]))
+        except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            reason = f"{str(path)!r} is not a file of a layer's statistics"
+            raise ValueError(f"{reason}: {error!r}.") from error
+
+
+def statistics(model: Model, images: Any, layer: str, *, batch: int = 32) -> Statistics:
+    """Mean and standard deviation of a layer's output over images, read batch by batch.
+
+    images: (N, ...) as the model takes it, also a memory-mapped array. layer: a name that
+    `lrpjax.plan` prints, or "input". Memory holds one batch; batches are merged in double
+    precision (Chan et al. 1983).
+    Raises ValueError for an unknown layer, fewer than 2 images, or images that are not finite.
+    """
+    if not hasattr(images, "shape") or len(images) < 2:
+        raise ValueError("A standard deviation needs one array (N, ...) of at least 2 images.")
+    checks.check_least(1, batch=batch)
+    batch = min(batch, len(images))
+    reading = source_of(model, images).at(images[:batch], fold=True)
+    value = layer_value(reading.graph, layer)
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
+    for i in track(range(0, len(images), batch), f"statistics of {layer}"):
+        part = images[filled_up(i, batch, len(images))]
+        checks.check_input([part])
+        new = min(batch, len(images) - i)
+        moments = _moments(reading.graph, value, reading.consts, part, new)
+        own, variance = (np.asarray(m, np.float64) for m in moments)
+        shift, total = own - mean, count + new
+        squares = squares + variance * new + shift**2 * (count * new / total)
+        mean, count = mean + shift * (new / total), total
+    dtype, std = moments[0].dtype, np.sqrt(squares / (count - 1))
+    return Statistics(layer, jnp.asarray(mean, dtype), jnp.asarray(std, dtype), count)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _moments(graph, value, consts, images, count):
+    """Mean and variance (divisor `count`) of each unit over the first `count` images."""
+    features = environment(graph, consts, [images])[value]
+    features = jnp.moveaxis(features, graph.axes.batch[value], 0)
+    counts = (jnp.arange(len(features)) < count).reshape(-1, *[1] * (features.ndim - 1))
+    return features.mean(0, where=counts), features.var(0, where=counts)
+
+
+def layer_value(graph: Graph, layer: str) -> int:
+    """The value that a layer writes; ValueError if there is none or it mixes the images."""
+    (value,) = values_at(graph, None, [layer])
+    if graph.axes.batch[value] is None:
+        raise ValueError(
+            f"The output of layer {layer!r} has shape {graph.program.shape(value)} and no axis for "
+            "the images: choose a layer whose output keeps the images apart."
+        )
+    return value
+
+
+def filled_up(start: int, size: int, count: int) -> np.ndarray:
+    """The indices of a batch of `count` images; the last batch is filled up with the last image,
+    so that all of them run one program."""
+    return np.minimum(np.arange(start, start + size), count - 1)

@@ -1,0 +1,143 @@
+"""One forward pass, and propagations of relevance as pytrees that outlive it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base import checks, pickles
+from .._base.compat import ClosedJaxpr, jaxpr_as_fun, without_values
+from ..graph import Graph
+from .chain import Piece, propagations
+from .derivative import Relevance
+from .method import Method
+
+
+@partial(jax.jit, static_argnums=(0, 2, 5))
+def forward(
+    graph: Graph,
+    method: Method,
+    pieces: tuple[Piece, ...],
+    consts: list,
+    leaves: list,
+    as_is: bool = False,
+) -> tuple[list[jax.Array], list[jax.tree_util.Partial]]:
+    """The model's outputs, and for each piece the map from a list of relevance at its injected
+    values to the list of relevance at those it reads (zeros where none arrives).
+
+    as_is: as in `propagations`.
+    """
+    program = graph.program
+    env, maps = propagations(graph, method, consts, leaves, pieces, as_is=as_is)
+    outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
+    return outputs, [_replay(env, *own) for own in zip(pieces, maps, strict=True)]
+
+
+def forward_as_it_is(
+    graph: Graph, method: Method, whole: Piece, consts: list, leaves: list
+) -> tuple[list[jax.Array], jax.tree_util.Partial]:
+    """As `forward`, for a method that is `jax.vjp` of the model: `jit(jax.vjp)` to the last bit.
+
+    XLA joins other operations where a program ends, and rounds otherwise. The map is therefore one
+    program with the forward pass in it, and the outputs are of one that keeps what is needed.
+    """
+    outputs, (kept,) = forward(graph, method, (whole,), consts, leaves, True)
+    anew = Anew(kept.func.like, graph, method, whole)
+    return outputs, jax.tree_util.Partial(anew, (consts, leaves))
+
+
+def _replay(env: dict[int, Any], piece: Piece, propagate: Callable[[Relevance], Relevance]) -> Any:
+    def pull(*relevance):
+        found = _sent(piece, propagate, relevance)
+        return [found[v] if v in found else jnp.zeros_like(env[v]) for v in piece.captured]
+
+    # As a jaxpr with its constants the map is a pytree, which jit can return and cache.
+    like = [jax.ShapeDtypeStruct(env[v].shape, env[v].dtype) for v in piece.injected]
+    closed = jax.make_jaxpr(pull)(*like)
+    return jax.tree_util.Partial(Replay(tuple(like), without_values(closed)), closed.consts)
+
+
+def _sent(piece: Piece, propagate: Callable, relevance: Sequence[jax.Array]) -> Relevance:
+    """What a piece makes of relevance at its injected values, of which one may stand twice."""
+    seeds: Relevance = {}
+    for v, r in zip(piece.injected, relevance, strict=True):
+        seeds[v] = seeds[v] + r if v in seeds else r
+    return propagate(seeds)
+
+
+class Checked:
+    """A map `f(values, relevance)` that says what is wrong with relevance that it does not take.
+
+    like: shape and dtype of the relevance it takes.
+    """
+
+    like: tuple[jax.ShapeDtypeStruct, ...]
+
+    def __call__(self, values: Any, relevance: Sequence[Any]) -> list[jax.Array]:
+        wanted = [like.shape for like in self.like]
+        if [jnp.shape(r) for r in relevance] != wanted:
+            raise ValueError(
+                f"The relevance must have shape {_listed(wanted)}, got "
+                f"{_listed([jnp.shape(r) for r in relevance])}."
+            )
+        if any(jnp.iscomplexobj(r) for r in relevance):
+            raise TypeError("The relevance must be real numbers, got complex ones.")
+        checks.check_finite([jnp.asarray(r) for r in relevance], ["the relevance"] * len(relevance))
+        cast = [jnp.asarray(r, like.dtype) for r, like in zip(relevance, self.like, strict=True)]
+        return self.run(values, cast)
+
+    def run(self, values: Any, relevance: list[jax.Array]) -> list[jax.Array]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Replay(Checked):
+    """The propagation of relevance as a jaxpr; the values are its constants."""
+
+    like: tuple[jax.ShapeDtypeStruct, ...]
+    jaxpr: Any
+
+    def __reduce__(self) -> tuple:
+        return _restored, (self.like, pickles.dumps(self.jaxpr))
+
+    def run(self, values: list[Any], relevance: list[jax.Array]) -> list[jax.Array]:
+        return _evaluate(self.jaxpr, values, relevance)
+
+
+@dataclass(frozen=True)
+class Anew(Checked):
+    """`jax.vjp` of the model from its start; the values are its constants and its input."""
+
+    like: tuple[jax.ShapeDtypeStruct, ...]
+    graph: Graph
+    method: Method
+    whole: Piece
+
+    def run(self, values: tuple[list, list], relevance: list[jax.Array]) -> list[jax.Array]:
+        return _vjp(self.graph, self.method, self.whole, *values, relevance)
+
+
+def _restored(like: tuple[jax.ShapeDtypeStruct, ...], jaxpr: bytes) -> Replay:
+    return Replay(like, pickle.loads(jaxpr))
+
+
+def _listed(shapes: list[tuple]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+@partial(jax.jit, static_argnums=0)
+def _evaluate(jaxpr, consts, relevance):
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*relevance)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _vjp(graph, method, whole, consts, leaves, relevance):
+    _, (pull,) = propagations(graph, method, consts, leaves, [whole], as_is=True)
+    found = _sent(whole, pull, relevance)
+    return [found[v] for v in whole.captured]
