@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from lrpjax.convergence import CSC
-from lrpjax.methods.table import TABLE
+from lrpjax.methods.lookup import TABLE
 from lrpjax.rules import coverage
 
 

@@ -9,21 +9,21 @@ from itertools import islice
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ._base import checks
-from .graph import places
-from .graph.places import below, values_at
+from .graph.places import below, find_layer, values_at
 from .graph.reading import Model, Reading, Source, source_of
-from .methods.table import Explainer, resolve, resolve_chain
+from .methods.lookup import Explainer, resolve, resolve_chain
 from .planning.claims import read_as, tested
 from .planning.ledger import contributed, explain, substituted_sums, warn_of_what_was_lost
 from .propagation import refusals
 from .propagation.apart import refuse_what_mixes
-from .propagation.chain import is_vjp, piece
 from .propagation.empty import is_empty, no_maps, no_vjp
 from .propagation.explain import read_for, read_for_target
 from .propagation.method import Method
+from .propagation.propagations import is_vjp, span
 from .propagation.pullback import forward, forward_as_it_is
 
 
@@ -74,9 +74,9 @@ def vjp(
     inner = tuple(name for name in names if name != "input")
     injected = tuple(graph.program.outputs)
     if start is not None:
-        injected = (places.find_layer(graph, start).outputs[0],)
+        injected = (find_layer(graph, start).outputs[0],)
     captured = (*graph.program.inputs, *values_at(graph, start, inner))
-    whole = piece(below(graph, start), injected, captured)
+    whole = span(below(graph, start), injected, captured)
     values = reading.consts, reading.leaves
     if start is None and not inner and is_vjp(graph, method):
         outputs, pull = forward_as_it_is(graph, method, whole, *values)
@@ -150,7 +150,7 @@ def _warn_of_losses(reading: Reading, method: Method, target: Any) -> None:
     warnings.warn(
         f"With unknown='gradient' {method.name} does not conserve relevance: {told} what arrives "
         "there. Register rules for them (lrpjax.rules.register), or take the plain gradient.",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -164,14 +164,14 @@ def _warn_of_incompleteness(reading: Reading, method: Method, target: Any) -> No
         f"With unknown='gradient' the contributions of {method.name} do not add up to f(x) - "
         f"f(baseline): to {total[worst]:.3g} in place of {rise[worst]:.3g} at image {worst}. Take "
         "integrated gradients, which are complete for every function.",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
 def attribute(
     model: Model,
     x: Any,
-    method: str | Explainer,
+    method: Any,
     *,
     target: Any = None,
     check: bool = False,
@@ -185,7 +185,7 @@ def attribute(
     map with NaN or infinity (under jit or vmap it comes through).
     Warns where, in one image at least, constants of the model take more than half of the relevance,
     stabilisers a tenth (1 % of one layer's, where they are absolute as epsilon is), less than a
-    tenth reaches the input, or alpha-beta makes 1000 times as much of it. See `lrpjax.planning.ledger`.
+    tenth reaches the input, or alpha-beta makes 1000 times as much: see `lrpjax.planning.ledger`.
     """
     method = resolve(method, model)
     source = source_of(model, x)
@@ -193,19 +193,26 @@ def attribute(
         return no_maps(lambda x, target: attribute(source, x, method, target=target), x, target)
     if check:
         _check(source, x, method)
-    if not isinstance(method, Method):
-        return method.attribute(source, x, target=target)
     reading = read_for_target(source, x, method, target)
+    if (chain := method.chain) is not None:
+        return jax.tree.unflatten(reading.x_tree, _propagated(reading, chain, target))
+    maps = method.explain(reading, x, target)
+    checks.check_maps(method.name, [jnp.asarray(leaf) for leaf in jax.tree.leaves(maps)])
+    return maps
+
+
+def _propagated(reading: Reading, method: Method, target: Any) -> list[jax.Array]:
+    """What a chain of rules explains, with warnings of the relevance that was lost on the way."""
     given = (*reading.leaves, *reading.consts, *jax.tree.leaves((target, method)))
     concrete = all(map(checks.is_concrete, given))
     values = reading.consts, reading.leaves
     logits, maps, told = explain(reading.graph, method, *values, target, told=concrete)
     checks.check_maps(method.name, maps, [logits])
     if told is not None and checks.is_concrete(logits):
-        warn_of_what_was_lost(reading.graph, method, told, stacklevel=2)
+        warn_of_what_was_lost(reading.graph, method, told, stacklevel=3)
     if checks.is_concrete(logits):
         _warn_of_losses(reading, method, target)
-    return jax.tree.unflatten(reading.x_tree, maps)
+    return maps
 
 
 def _check(source: Source, x: Any, method: Explainer) -> None:

@@ -27,13 +27,15 @@ from ._base import checks
 from ._base.progress import track
 from ._base.results import Results
 from ._base.text import columns
+from ._base.work import Chunk, chunks
 from .attribution import vjp
-from .graph import Graph, places
+from .graph import Graph
+from .graph.places import layout_of
 from .graph.reading import Model, environment, source_of
-from .methods.table import resolve_chain
+from .methods.lookup import resolve_chain
 from .propagation.baselines import of_images
 from .propagation.explain import read_for_target
-from .propagation.layer_statistics import filled_up, layer_value
+from .propagation.layer_statistics import layer_value
 from .propagation.method import Method
 
 FOLDS = 5
@@ -104,15 +106,14 @@ def tcav(
     method = resolve_chain(method, model)
     if not 0 < significance < 1:
         raise ValueError(f"The significance lies between 0 and 1, got {significance}.")
-    if chunk < 1:
-        raise ValueError(f"chunk is a number of images, at least 1, got {chunk}.")
+    checks.check_least(1, chunk=chunk)
     if target is None or np.ndim(target) != 0:
         raise ValueError(f"TCAV explains one class: the target is its index, got {target!r}.")
     images, shown, unrelated = _check_sets(images, concepts, random)
     sets = shown | unrelated
     stacked = np.concatenate(list(sets.values()))
     size = min(chunk, max(len(images), len(stacked)))
-    first = filled_up(0, size, len(images))
+    first = Chunk(0, size, len(images)).index
     at_first = of_images(method, images, first)
     source = source_of(model, images)
     reading = read_for_target(source, images[first], at_first, target)
@@ -125,7 +126,7 @@ def tcav(
         _, relevance = vjp(source, images[index], own, layers=[layer])
         return relevance(seed)[1][layer]
 
-    by_example = places.layout_of(graph, value).by_example
+    by_example = layout_of(graph, value).by_example
     units = partial(_units, by_example=by_example, size=size)
     derivatives = units(derivative, len(images), "derivatives").astype(float)
     activation = lambda index: _activation(graph, value, reading.consts, stacked[index])
@@ -258,12 +259,11 @@ def _units(
     size: int,
 ) -> np.ndarray:
     """The function's values (images, units), of `size` images, given by their numbers, at once."""
-    parts = []
-    starts = range(0, count, size)
-    for i in track(starts, description):
-        found = np.asarray(function(filled_up(i, size, count)))
-        parts.append(by_example(found))
-    return np.concatenate(parts)[:count]
+    parts = [
+        by_example(np.asarray(function(some.index)))[: some.own]
+        for some in chunks(count, size, description)
+    ]
+    return np.concatenate(parts)
 
 
 def _split(

@@ -8,112 +8,24 @@ Z = Z_k ... Z_2 Z_1 with layer 1 nearest to the input. Sixt et al. 2020, section
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ._base import checks
-from .graph import COMPUTING, Graph, Layer, places
-from .graph.places import below, output_layer, values_at
+from ._base.work import BYTES
+from .graph import COMPUTING, Graph, Layer
+from .graph.places import below, find_layer, output_layer, values_at
 from .graph.reading import Model, Reading
-from .methods.table import resolve_chain
+from .methods.lookup import resolve_chain
 from .propagation import refusals
-from .propagation.chain import Piece, piece
 from .propagation.explain import read_for
 from .propagation.method import Method
+from .propagation.operators import MEMORY, ChainOperator
+from .propagation.propagations import Span, span
 from .propagation.pullback import forward
-
-MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
-_BYTES = 128 * 2**20  # of relevance at the largest layer, propagated at once
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["pull"],
-    meta_fields=["method", "start", "stop", "out_shape", "in_shapes", "dtype", "chunk"],
-)
-@dataclass(frozen=True)
-class ChainOperator:
-    """The matrix Z (n_out, n_in) from `start` down to `stop`, for one example, as products with it.
-
-    Vectors are flat, entries in the order of the layers' own arrays (out_shape, in_shapes: several
-    where a layer has several inputs). It is a pytree, and jit, vmap and scipy's `aslinearoperator`
-    take it; of two consecutive operators `upper @ lower` is the whole, in scipy's algebra.
-    method: the name of the one whose matrix it is. chunk: how many vectors are propagated at once.
-    """
-
-    pull: jax.tree_util.Partial
-    method: str
-    start: str
-    stop: str
-    out_shape: tuple[int, ...]
-    in_shapes: tuple[tuple[int, ...], ...]
-    dtype: Any
-    chunk: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return math.prod(self.out_shape), sum(map(math.prod, self.in_shapes))
-
-    @property
-    def nbytes(self) -> int:
-        """What Z would take, made dense."""
-        return math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
-
-    def rmatvec(self, r: Any) -> jax.Array:
-        """Z^T r, (n_out,) to (n_in,): propagates relevance of `start` to `stop`."""
-        return self.rmatmat(jnp.ravel(r)[:, None])[:, 0]
-
-    def matvec(self, v: Any) -> jax.Array:
-        """Z v, (n_in,) to (n_out,): the transpose of the propagation."""
-        return self.matmat(jnp.ravel(v)[:, None])[:, 0]
-
-    def rmatmat(self, columns: Any) -> jax.Array:
-        """Z^T R, (n_out, k) to (n_in, k). ValueError for another shape, NaN or infinity."""
-        return self._product(_many_down, self._checked(columns, 0))
-
-    def matmat(self, columns: Any) -> jax.Array:
-        """Z V, (n_in, k) to (n_out, k). ValueError for another shape, NaN or infinity."""
-        return self._product(_many_up, self._checked(columns, 1))
-
-    def _product(self, many: Callable, columns: jax.Array) -> jax.Array:
-        found = _in_chunks(partial(many, self, columns), columns.shape[1], self.chunk, 1)
-        checks.check_maps(self.method, [found])
-        return found
-
-    def _checked(self, columns: Any, axis: int) -> jax.Array:
-        if jnp.iscomplexobj(columns):
-            raise TypeError("The vectors must be real numbers, got complex ones.")
-        columns = jnp.asarray(columns, self.dtype)
-        if columns.ndim != 2 or len(columns) != self.shape[axis]:
-            raise ValueError(
-                f"Z from {self.start!r} to {self.stop!r} has shape {self.shape}: it takes "
-                f"{self.shape[axis]} entries (k columns of them) here, got shape {columns.shape}."
-            )
-        checks.check_finite([columns], ["the vectors"])
-        return columns
-
-    def dense(self, *, memory_limit: float = MEMORY) -> jax.Array:
-        """Z itself, (n_out, n_in), from unit vectors on its shorter side, `chunk` at a time.
-
-        memory_limit: in bytes. ValueError if Z takes more, with what to use instead.
-        """
-        if self.nbytes > memory_limit:
-            n_out, n_in = self.shape
-            raise ValueError(
-                f"Z from {self.start!r} to {self.stop!r} is {n_out} x {n_in} and takes "
-                f"{_bytes(self.nbytes)}, more than the limit of {_bytes(memory_limit)}: use "
-                "lrpjax.chain, which multiplies with it without storing it, or give a larger "
-                "memory_limit."
-            )
-        rows = _in_chunks(partial(_unit_rows, self), min(self.shape), self.chunk, 0)
-        checks.check_maps(self.method, [rows])
-        return rows if _is_wide(self) else rows.T
 
 
 def matrix(
@@ -135,9 +47,9 @@ def matrix(
     """
     method = resolve_chain(method, model)
     reading = one_example(model, x, method)
-    found = places.find_layer(reading.graph, layer)
+    found = find_layer(reading.graph, layer)
     passed = (found,) if method.baseline is None else below(reading.graph, layer)
-    own = piece(passed, found.outputs[:1], found.inputs)
+    own = span(passed, found.outputs[:1], found.inputs)
     (operator,) = _operators(reading, method, [(own, layer, f"the input of {layer}")])
     return operator.dense(memory_limit=memory_limit)
 
@@ -206,16 +118,16 @@ def one_example(model: Any, x: Any, method: Method) -> Reading:
     return reading
 
 
-# A piece of the chain, and the names of the layers where it starts and stops.
-Part = tuple[Piece, str, str]
+# A span of the chain, and the names of the layers where it starts and stops.
+Part = tuple[Span, str, str]
 
 
 def _whole(graph: Graph, method: Method, start: str, stop: str) -> Part:
-    seed = places.find_layer(graph, start).outputs[0]
+    seed = find_layer(graph, start).outputs[0]
     values_at(graph, start, [stop])
     ends = graph.program.inputs if stop == "input" else graph.by_name[stop].outputs[:1]
     passed = _between(graph, start, ends) if method.baseline is None else below(graph, start)
-    return piece(passed, (seed,), ends), start, stop
+    return span(passed, (seed,), ends), start, stop
 
 
 def _links(graph: Graph, method: Method, start: str, stop: str) -> list[Part]:
@@ -227,7 +139,7 @@ def _links(graph: Graph, method: Method, start: str, stop: str) -> list[Part]:
     values_at(graph, start, [stop])
     names = {layer.outputs[0]: layer.name for layer in graph.layers if layer.kind in COMPUTING}
     names |= dict.fromkeys(graph.program.inputs, "input")
-    names |= {places.find_layer(graph, n).outputs[0]: n for n in (start, stop) if n != "input"}
+    names |= {find_layer(graph, n).outputs[0]: n for n in (start, stop) if n != "input"}
     cuts = [(v, names[v]) for v in _passed_by_all(graph, start) if v in names]
     places = [name for _, name in cuts]
     if stop not in places:
@@ -237,7 +149,7 @@ def _links(graph: Graph, method: Method, start: str, stop: str) -> list[Part]:
         )
     kept = cuts[: places.index(stop) + 1]
     return [
-        (piece(_between(graph, upper, (v,)), (u,), (v,)), upper, lower)
+        (span(_between(graph, upper, (v,)), (u,), (v,)), upper, lower)
         for (u, upper), (v, lower) in pairwise(kept)
     ]
 
@@ -268,14 +180,14 @@ def _passed_by_all(graph: Graph, start: str) -> list[int]:
 
 
 def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[ChainOperator]:
-    """The operators of (piece, start, stop), after one forward pass."""
+    """The operators of (span, start, stop), after one forward pass."""
     if not parts:
         return []
     graph, program = reading.graph, reading.graph.program
     layers = graph.layers
     refusals.rules_for(graph, method, [layers[n] for part, _, _ in parts for n in part.layers])
-    pieces = tuple(part for part, _, _ in parts)
-    outputs, pulls = forward(graph, method, pieces, reading.consts, reading.leaves)
+    spans = tuple(part for part, _, _ in parts)
+    outputs, pulls = forward(graph, method, spans, reading.consts, reading.leaves)
     checks.check_finite(outputs, ["the model's output"] * len(outputs))
     operators = []
     for (part, start, stop), pull in zip(parts, pulls, strict=True):
@@ -286,22 +198,13 @@ def _operators(reading: Reading, method: Method, parts: Sequence[Part]) -> list[
             for v in (*layer.inputs, *layer.outputs)
         )
         in_shapes = tuple(program.shape(v) for v in part.captured)
-        chunk = max(1, _BYTES // (largest * like.dtype.itemsize))
+        at_once = max(1, BYTES // (largest * like.dtype.itemsize))
         place = (method.name, start, stop)
-        made = ChainOperator(pull, *place, like.shape, in_shapes, like.dtype, chunk)
-        if not _is_linear(partial(_down, made), jax.ShapeDtypeStruct(made.shape[:1], like.dtype)):
+        made = ChainOperator(pull, *place, like.shape, in_shapes, like.dtype, at_once)
+        if not made.is_linear:
             raise ValueError(_not_linear(reading, method, [layers[n] for n in part.layers]))
         operators.append(made)
     return operators
-
-
-def _is_linear(pull: Callable, *like: jax.ShapeDtypeStruct) -> bool:
-    """Whether JAX can transpose the map, which it can if it is linear."""
-    try:
-        jax.eval_shape(lambda *r: jax.linear_transpose(pull, *like)(pull(*r)), *like)
-    except (NotImplementedError, AssertionError, TypeError, ValueError):
-        return False
-    return True
 
 
 def _not_linear(reading: Reading, method: Method, layers: Sequence[Layer]) -> str:
@@ -313,62 +216,3 @@ def _not_linear(reading: Reading, method: Method, layers: Sequence[Layer]) -> st
         f"{method.name} is not linear in relevance{which}, so no matrix stands for it: use "
         "lrpjax.vjp or lrpjax.convergence.csc, which take any method."
     )
-
-
-def _down(op: ChainOperator, r: jax.Array) -> jax.Array:
-    """Z^T r of a flat r."""
-    return jnp.concatenate([part.ravel() for part in op.pull([r.reshape(op.out_shape)])])
-
-
-def _up(op: ChainOperator, v: jax.Array) -> jax.Array:
-    """Z v of a flat v."""
-    like = jax.ShapeDtypeStruct(op.shape[:1], op.dtype)
-    down = partial(_down, op)
-    (out,) = jax.linear_transpose(down, like)(v.astype(jax.eval_shape(down, like).dtype))
-    return out
-
-
-@partial(jax.jit, static_argnums=3)
-def _many_down(op: ChainOperator, columns: jax.Array, first: int, n: int) -> jax.Array:
-    some = jax.lax.dynamic_slice_in_dim(columns, first, n, 1)
-    return jax.vmap(partial(_down, op), 1, 1)(some)
-
-
-@partial(jax.jit, static_argnums=3)
-def _many_up(op: ChainOperator, columns: jax.Array, first: int, n: int) -> jax.Array:
-    some = jax.lax.dynamic_slice_in_dim(columns, first, n, 1)
-    return jax.vmap(partial(_up, op), 1, 1)(some)
-
-
-@partial(jax.jit, static_argnums=2)
-def _unit_rows(op: ChainOperator, first: int, n: int) -> jax.Array:
-    """The products with n unit vectors, from number `first`, on the shorter side of Z."""
-    units = jax.nn.one_hot(first + jnp.arange(n), min(op.shape), dtype=op.dtype)
-    return jax.vmap(partial(_down if _is_wide(op) else _up, op))(units)
-
-
-def _is_wide(op: ChainOperator) -> bool:
-    return op.shape[0] <= op.shape[1]
-
-
-def _in_chunks(apply: Callable[[int, int], jax.Array], n: int, most: int, axis: int) -> jax.Array:
-    """apply(first, size) from first = 0 to n, in chunks of one size, joined along an axis.
-
-    The loop is Python's: in one of XLA's own, a processor takes several times as long for a
-    convolution whose kernel is not laid out as XLA would choose.
-    """
-    if n <= most:
-        return apply(0, n)
-    size = -(-n // -(-n // most))
-    starts = [*range(0, n - size, size), n - size]  # the last chunk may overlap the one before
-    parts = [apply(first, size) for first in starts]
-    parts[-1] = jax.lax.slice_in_dim(parts[-1], size * len(starts) - n, size, axis=axis)
-    return jnp.concatenate(parts, axis)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

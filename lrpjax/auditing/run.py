@@ -11,15 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import methods as named
 from .._base import checks as refuse
 from .._base.jobs import run as run_jobs
 from .._base.results import key_text
-from ..graph import places
+from ..graph.places import find_layer
 from ..graph.reading import Model, Reading, Source, source_of
-from ..methods.table import Explainer
+from ..methods.lookup import resolve
 from ..sanity import CONTROLS, TwoClasses, two_classes
-from ..sanity.maps import Function, Subject, function_name
+from ..sanity.maps import Subject
 from ..sanity.parameters import stops
 from .checks import CHECKS, GRID, Piece, Task
 from .result import GOOD, Audit
@@ -37,7 +36,7 @@ PAPER = (
 def audit(
     model: Model,
     images: Any,
-    methods: Sequence[str | Explainer | Function] | None = None,
+    methods: Sequence[Any] | None = None,
     *,
     key: jax.Array,
     target: Any = None,
@@ -115,7 +114,7 @@ def _check_settings(
     """Raises ValueError for what would make a check fail with every method."""
     stops(subject.reading, "output", layers)
     if start is not None:
-        places.find_layer(subject.reading.graph, start)
+        find_layer(subject.reading.graph, start)
     refuse.check_least(2, vectors=vectors)
     refuse.check_least(1, draws=draws, classes=classes)
     if classes >= subject.classes:
@@ -133,17 +132,15 @@ def _chosen(
     given = [*methods, *([] if GOOD in methods else [GOOD]), *CONTROLS.values()]
     for method in given:
         try:
-            made = method
-            if isinstance(method, str):
-                needs_key = method in named.TABLE and named.TABLE[method].needs == "key"
-                made = named.get(method, key=key) if needs_key else named.resolve(method, source)
+            made = resolve(method, source, key=key)
         except (ValueError, TypeError) as error:
             failed[method] = str(error)
             continue
-        name = made.name if isinstance(made, Explainer) else function_name(made)
-        if name in chosen:
-            raise ValueError(f"Two methods are called {name!r}: give one of them another name.")
-        chosen[name] = made
+        if made.name in chosen:
+            raise ValueError(
+                f"Two methods are called {made.name!r}: give one of them another name."
+            )
+        chosen[made.name] = made
     return chosen, failed
 
 

@@ -39,7 +39,7 @@ def patterns(
 
     from .._base.progress import track
     from ..models.datasets import read_cifar10
-    from ..patterns.fit import fit
+    from ..patterns.fitting import fit
 
     writable(out.parent)
     if data is not None:

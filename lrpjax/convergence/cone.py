@@ -20,10 +20,11 @@ from .._base.text import columns
 from ..graph import Graph
 from ..graph.places import output_layer, values_at
 from ..graph.reading import Model, source_of
-from ..matrices import MEMORY, ChainOperator, chain_and_links, one_example
-from ..methods.table import resolve_chain
+from ..matrices import chain_and_links, one_example
+from ..methods.lookup import resolve_chain
 from ..planning.claims import require
 from ..propagation.method import Method
+from ..propagation.operators import MEMORY, ChainOperator
 from .cosines import one_minus_cosines
 from .locations import locations, place
 from .rays import NO_ANGLE, Widest, degrees, widest

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from math import prod
 from typing import Any, Literal
 
 import jax
@@ -20,25 +21,23 @@ import numpy as np
 from scipy.special import betaincinv
 
 from .._base import checks
-from .._base.progress import track
 from .._base.results import Results, key_text
-from ..graph import COMPUTING, Graph, places
-from ..graph.places import below, output_layer, values_at
-from ..graph.reading import Model, Reading, source_of
-from ..methods.table import resolve_chain
+from .._base.work import chunks, fitting
+from ..graph import COMPUTING, Graph
+from ..graph.places import below, find_layer, layout_of, output_layer, values_at
+from ..graph.reading import Model, Reading, Source, source_of
+from ..methods.lookup import resolve_chain
 from ..planning.claims import require
 from ..propagation import refusals
 from ..propagation.baselines import of_images
-from ..propagation.chain import piece, propagations
 from ..propagation.explain import reached, read_for
-from ..propagation.layer_statistics import filled_up
 from ..propagation.method import Method
+from ..propagation.propagations import propagations, span
 from .locations import locations
 from .rays import NO_ANGLE, units
 
 Scope = Literal["location", "map"]
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
-_BYTES = 128 * 2**20  # of relevance at the largest layer, held at once, unless `chunk` says more
 
 
 @dataclass(frozen=True)
@@ -85,68 +84,90 @@ def csc(
     are injected (default: the model's output). layers: where to measure (default: every layer
     below with weights, pooling or additions that relevance reaches, and the input). vectors: how
     many Gaussian vectors an image gets; all their pairs count. over: take cosines at each location
-    over the channels, or one over the whole map. chunk: how many are propagated at
-    once (default: as many as keep the largest layer's relevance within 128 MiB).
+    over the channels, or one over the whole map. chunk: images at once (default: as many as keep
+    the largest layer's relevance within 128 MiB).
     The same key gives the same vectors for an image whatever the chunk.
     """
     if over not in ("location", "map"):
         raise ValueError(f'Cosines are over a "location" or the "map", got over={over!r}.')
     if vectors < 2:
         raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
+    if chunk is not None:
+        checks.check_least(1, chunk=chunk)
     checks.check_images(images)
     method, source = resolve_chain(method, model), source_of(model, images)
     alone = of_images(method, images, np.arange(1))
     require(source, images, method)
     first = read_for(source, images[:1], alone)
-    graph = first.graph
-    start_name = start or output_layer(graph)
-    arrives = reached(first, alone, start_name)
-    asked = _arriving(graph, start_name, arrives) if layers is None else layers
-    names = tuple(dict.fromkeys(asked))
-    values = values_at(graph, start_name, names)
+    start_name = start or output_layer(first.graph)
+    names = _asked(first, alone, start_name, layers)
+    values = values_at(first.graph, start_name, names)
+    checks.check_input([images])
+    refusals.check_range([images], method)
+    fits = fitting(max(prod(first.graph.program.shape(v)) for v in values))
+    size = min(len(images), chunk or max(1, fits // vectors))
+    sizes = (vectors, min(vectors, max(1, fits // size)), over)
+    found = _cosines(source, images, method, key, start_name, names, size, sizes)
+    rows = []
     for name, value in zip(names, values, strict=True):
+        channels = _channels(first.graph, value, over)
+        measured = {"method": method.name, "start": start_name, "layer": name, "over": over}
+        rows.append({**measured, **_summary(found[name], channels)})
+    settings = {"images": len(images), "vectors": vectors, "key": key_text(key)}
+    return CSC(settings, rows)
+
+
+def _asked(
+    reading: Reading, method: Method, start: str, layers: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The layers to measure, each once; ValueError for one that relevance does not reach."""
+    arrives = reached(reading, method, start)
+    if layers is None:
+        return tuple(_arriving(reading.graph, start, arrives))
+    names = tuple(dict.fromkeys(layers))
+    for name, value in zip(names, values_at(reading.graph, start, names), strict=True):
         if value not in arrives:
             raise ValueError(
                 f"Under {method.name} no relevance reaches the layer {name!r}: its output only "
                 "weighs another value."
             )
-    largest = max(np.prod(graph.program.shape(v)) for v in values)
-    at_once = chunk or max(1, _BYTES // (4 * int(largest)))
-    batch = min(len(images), max(1, at_once // vectors))
+    return names
+
+
+def _cosines(
+    source: Source,
+    images: Any,
+    method: Method,
+    key: jax.Array,
+    start: str,
+    names: tuple[str, ...],
+    size: int,
+    sizes: tuple[int, int, Scope],
+) -> dict[str, np.ndarray]:
+    """1 - |cos| of all pairs of all images at each layer. size: images at once."""
+    reading = read_for(source, images[:size], of_images(method, images, np.arange(size)))
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    checks.check_input([images])
-    refusals.check_range([images], method)
-    reading = read_for(source, images[:batch], of_images(method, images, np.arange(batch)))
-    starts = range(0, len(images), batch)
-    for i in track(starts, f"csc, {method.name}"):
-        index = filled_up(i, batch, len(images))
-        vectors_found, finite = _relevance(
+    for some in chunks(len(images), size, f"csc, {method.name}"):
+        vectors, finite = _relevance(
             reading.graph,
-            of_images(method, images, index),
-            start_name,
+            of_images(method, images, some.index),
+            start,
             names,
-            (vectors, min(vectors, at_once), over),
+            sizes,
             reading.consts,
-            images[index],
-            jax.vmap(partial(jax.random.fold_in, key))(index),
+            images[some.index],
+            jax.vmap(partial(jax.random.fold_in, key))(some.index),
         )
         if not finite:
             raise ValueError(
-                f"The model's output holds NaN or infinity for one of the images {i} to "
-                f"{i + batch - 1}: its relevance would mean nothing."
+                f"The model's output holds NaN or infinity for one of the images {some.first} to "
+                f"{some.first + some.own - 1}: its relevance would mean nothing."
             )
-        real = min(batch, len(images) - i)
         for name in names:  # each in a program that all layers of its shape share
-            distances, largest_entry = _distances(vectors_found.pop(name))
+            distances, largest_entry = _distances(vectors.pop(name))
             checks.check_maps(method.name, [largest_entry])
-            pieces[name].append(np.asarray(distances)[:, :real].ravel())
-    rows = []
-    for name, value in zip(names, values, strict=True):
-        channels = _channels(graph, value, over)
-        measured = {"method": method.name, "start": start_name, "layer": name, "over": over}
-        rows.append({**measured, **_summary(np.concatenate(pieces[name]), channels)})
-    settings = {"images": len(images), "vectors": vectors, "key": key_text(key)}
-    return CSC(settings, rows)
+            pieces[name].append(np.asarray(distances)[:, : some.own].ravel())
+    return {name: np.concatenate(parts) for name, parts in pieces.items()}
 
 
 def reached_layers(reading: Reading, method: Method, start: str) -> list[str]:
@@ -200,11 +221,11 @@ def _relevance(graph, method, start, names, sizes, consts, images, keys):
     """What is compared at each layer, (V, N, places, channels) by its name, and whether the model's
     output is finite."""
     vectors, at_once, over = sizes
-    seed = places.find_layer(graph, start).outputs[0]
+    seed = find_layer(graph, start).outputs[0]
     values = values_at(graph, start, names)
-    whole = piece(below(graph, start), [seed], values)
+    whole = span(below(graph, start), [seed], values)
     env, (propagate,) = propagations(graph, method, consts, [images], [whole])
-    layout, shape = places.layout_of(graph, seed), env[seed].shape
+    layout, shape = layout_of(graph, seed), env[seed].shape
     units = (vectors, layout.sizes(layout.units))
     drawn = jax.vmap(lambda k: jax.random.normal(k, units, env[seed].dtype), out_axes=1)(keys)
     drawn = jax.vmap(lambda of_images: layout.together(of_images).reshape(shape))(drawn)

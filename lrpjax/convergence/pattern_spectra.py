@@ -28,7 +28,7 @@ from .._base.tensors import listed, misfits
 from ..graph import Graph
 from ..graph.reading import Model, environment, read_at
 from ..layers import make_linear
-from ..patterns.fit import KINDS, Patterns
+from ..patterns.fitting import KINDS, Patterns
 from ..patterns.kernels import kernel
 from ..patterns.wiring import Wiring, wiring
 

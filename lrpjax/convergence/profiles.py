@@ -23,13 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks
-from .._base.progress import track
 from .._base.results import Results, key_text
+from .._base.work import chunks
 from ..graph import Graph
 from ..graph.places import output_layer, values_at
 from ..graph.reading import Model, Source, source_of
 from ..matrices import chains, one_example
-from ..methods.table import resolve_chain
+from ..methods.lookup import resolve_chain
 from ..propagation.baselines import of_images
 from ..propagation.method import Method
 from .cosines import Scope, csc, reached_layers
@@ -118,9 +118,9 @@ def _block_ratios(
 ) -> dict[str, np.ndarray]:
     """sigma_1 / sigma_2 of the block of each location, over all images, by layer."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for i in track(range(len(images)), f"blocks, {method.name}"):
-        at = of_images(method, images, np.array([i]))
-        reading = one_example(source, images[i : i + 1], at)
+    for i, some in enumerate(chunks(len(images), 1, f"blocks, {method.name}")):
+        at = of_images(method, images, some.index)
+        reading = one_example(source, images[some.slice], at)
         graph = reading.graph
         for op in chains(reading, at, start, names):
             (value,) = values_at(graph, start, [op.stop])

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.compat import CALLS, ClosedJaxpr, Literal, call_body, scan_counts
-from ..matrices import ChainOperator
+from ..propagation.operators import ChainOperator
 from ..rules.protocol import negative, positive
 
 

@@ -18,15 +18,16 @@ import numpy as np
 from matfree.decomp import bidiag
 
 from .._base import checks
-from .._base.progress import track
 from .._base.results import Results, key_text
+from .._base.work import chunks
 from ..graph.places import output_layer
 from ..graph.reading import Model, source_of
-from ..matrices import ChainOperator, chains, links, one_example
-from ..methods.table import resolve_chain
+from ..matrices import chains, links, one_example
+from ..methods.lookup import resolve_chain
 from ..planning.claims import require
 from ..propagation.baselines import of_images
 from ..propagation.method import Method
+from ..propagation.operators import ChainOperator
 from .cosines import reached_layers
 
 _OVERSAMPLING = 5  # more directions than asked for are carried along, so that the last converge
@@ -88,9 +89,9 @@ def singular_values(
     source = source_of(model, images)
     require(source, images, method)
     rows = []
-    for i in track(range(len(images)), f"singular values, {method.name}"):
-        at = of_images(method, images, np.array([i]))
-        reading = one_example(source, images[i : i + 1], at)
+    for i, some in enumerate(chunks(len(images), 1, f"singular values, {method.name}")):
+        at = of_images(method, images, some.index)
+        reading = one_example(source, images[some.slice], at)
         start_name = start or output_layer(reading.graph)
         names = layers or reached_layers(reading, at, start_name)[1:]
         own = jax.random.fold_in(key, i)
@@ -208,8 +209,8 @@ def lyapunov(
     source = source_of(model, images)
     require(source, images, method)
     rows = []
-    for i in track(range(len(images)), f"Lyapunov exponents, {method.name}"):
-        reading = one_example(source, images[i : i + 1], method)
+    for i, some in enumerate(chunks(len(images), 1, f"Lyapunov exponents, {method.name}")):
+        reading = one_example(source, images[some.slice], method)
         start_name = start or output_layer(reading.graph)
         chain = links(reading, method, start_name, stop)
         if not chain:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..matrices import ChainOperator
+from ..propagation.operators import ChainOperator
 from .rays import projective_diameter
 from .signs import Undecided, signed_sums
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..program.program import Program
 from .kinds import KINDS
-
-if TYPE_CHECKING:
-    from .layer import Layer
+from .layer import Layer
 
 
 def assign_names(

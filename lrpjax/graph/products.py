@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 
 from ..program import primitives
 from ..program.program import Eqn, Program
-
-if TYPE_CHECKING:
-    from .layer import Layer
+from .layer import Layer
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from .._base import checks, text
 from ..program import Program, evaluate, is_real, run, single, trace
+from ..program.evaluation import as_number, as_single, resumed
 from . import REGISTERED, Graph
 
 
@@ -21,7 +22,7 @@ class Reading:
     """A model read at an input: its layers, the arrays that it held then, the input's leaves.
 
     What takes a model takes a reading of it too, with inputs of the same shape, and does not trace
-    it again. See `read`.
+    it again. See `read`. Called, it is the model.
     """
 
     graph: Graph
@@ -35,6 +36,22 @@ class Reading:
         """The same at another input of the shape. Raises as `read` does."""
         return read_at(self, x, fold=True)
 
+    def holding(self, consts: Sequence[Any]) -> Reading:
+        """The same with other values in the place of `consts`, here and wherever it is read."""
+        program, paths = self.graph.program, self.graph.paths
+        named = _by_name(program, paths, consts)
+        return replace(self, consts=list(consts), source=self.source.holding(named))
+
+    @property
+    def model(self) -> jax.tree_util.Partial:
+        """The model as a function of x, of any shape that it takes: a pytree of its parameters."""
+        program, paths = self.graph.program, self.graph.paths
+        own = _by_name(program, paths, self.consts)
+        return jax.tree_util.Partial(Functional(self.source.bare), own)
+
+    def __call__(self, x: Any) -> Any:
+        return self.model(x)
+
     def __repr__(self) -> str:
         layers = len(self.graph.layers)
         return f"<a model read for an input {text.arrays(self.leaves)}: {layers} layers>"
@@ -44,7 +61,7 @@ class Reading:
 class Traced:
     """A model's program for one shape of input, with the arrays that it held.
 
-    paths: as `graph.trace` gives them.
+    paths: as `trace` gives them.
     """
 
     program: Program
@@ -63,8 +80,15 @@ class Source:
         if not callable(model):
             raise TypeError(f"The model must be a function of a batch of inputs, got {model!r}.")
         self.model, self._snapshot = model, snapshot
+        self.bare, self._held = self, dict[str, Any]()
         self._made: dict[Hashable, Any] = {}
         self._lock = RLock()
+
+    def holding(self, named: dict[str, Any]) -> Source:
+        """The same model with other parameters, by name: nothing is traced again."""
+        made = Source(jax.tree_util.Partial(Functional(self.bare), named))
+        made.bare, made._held = self.bare, named
+        return made
 
     def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made when it is first asked for."""
@@ -80,12 +104,14 @@ class Source:
         checks.check_input(leaves)
         traced = self.traced(jax.tree.unflatten(x_tree, leaves))
         what = ("layers", traced, fold, tuple(REGISTERED.items()))
-        graph = self.once(what, lambda: _layers(traced, fold))
-        return Reading(graph, traced.consts, leaves, x_tree, traced.out_tree, self)
+        graph = self.bare.once(what, lambda: _layers(traced, fold))
+        consts = _replaced(traced, self._held)
+        return Reading(graph, consts, leaves, x_tree, traced.out_tree, self)
 
     def traced(self, x: Any) -> Traced:
         """The model's program for inputs like x, arrays or what has their shape and dtype."""
-        return self.once(("program", _shape(*jax.tree.flatten(x))), lambda: self._trace(x))
+        shape = _shape(*jax.tree.flatten(x))
+        return self.bare.once(("program", shape), lambda: self.bare._trace(x))
 
     def _trace(self, x: Any) -> Traced:
         program, consts, paths, out_tree = trace(self.model, x)
@@ -94,6 +120,51 @@ class Source:
         made = Traced(program, consts, paths, out_tree)
         _require_unchanged(made, self.once("first", lambda: made))
         return made
+
+
+@dataclass(frozen=True)
+class Functional:
+    """A model that was read, as a function of its parameters, by name, and its input.
+
+    What takes a model knows it by this, and does not trace it again.
+    """
+
+    source: Source
+
+    def __call__(self, named: dict[str, Any], x: Any) -> Any:
+        traced = self.source.traced(x)
+        program, values = traced.program, _replaced(traced, named)
+        env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
+        env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
+        leaves = map(as_number, jax.tree.leaves(x))
+        env |= dict(zip(program.inputs, leaves, strict=True))
+        env = resumed(program, env, {})  # layers without parameters are named after their scopes
+        return jax.tree.unflatten(traced.out_tree, [env[v] for v in program.outputs])
+
+
+def _names(program: Program, paths: dict[int, str]) -> list[str | None]:
+    """A unique name for each constant that has a path; None for the others."""
+    taken = set[str]()
+    names: list[str | None] = []
+    for i, number in enumerate(program.consts):
+        path = paths.get(number)
+        names.append(f"{path}_{i}" if path in taken else path)
+        taken.update([] if path is None else [path])
+    return names
+
+
+def _by_name(program: Program, paths: dict[int, str], consts: Sequence[Any]) -> dict[str, Any]:
+    named = zip(_names(program, paths), consts, strict=True)
+    return {name: value for name, value in named if name is not None}
+
+
+def _replaced(traced: Traced, named: dict[str, Any]) -> list[Any]:
+    """The constants of a program, those of the names in the place of its own."""
+    names = _names(traced.program, traced.paths)
+    return [
+        own if name is None else named.get(name, own)
+        for name, own in zip(names, traced.consts, strict=True)
+    ]
 
 
 # What every measure takes: a model, or what was read of it.
@@ -109,7 +180,9 @@ def read(model: Model, x: Any) -> Reading:
     Raises ValueError for a model that does not run at x, does not depend on it, is in training mode
     or lets examples depend on one another, and for an input or weights that are not finite.
     """
-    return Source(model_of(model), snapshot=True).at(x, fold=True)
+    found = _source(model)
+    callable_: Any = model if found is None else found.model
+    return Source(callable_, snapshot=True).at(x, fold=True)
 
 
 def source_of(model: Model, x: Any) -> Source:
@@ -117,18 +190,28 @@ def source_of(model: Model, x: Any) -> Source:
 
     Raises ValueError where x has not the shape that a reading is for.
     """
+    found = _source(model)
+    if isinstance(model, Reading):
+        leaves, tree = _arrays(x)
+        checks.check_input(leaves)
+        if _shape(leaves, tree) != _shape(model.leaves, model.x_tree):
+            raise ValueError(
+                f"The model was read for an input {text.arrays(model.leaves)}, and this one is "
+                f"{text.arrays(leaves)}: read it for this shape, with lrpjax.read(model, x)."
+            )
+    given: Any = model
+    return Source(given) if found is None else found
+
+
+def _source(model: Any) -> Source | None:
+    """What has been read of a model; None where it is none that was read."""
     if isinstance(model, Source):
         return model
-    if not isinstance(model, Reading):
-        return Source(model)
-    leaves, tree = _arrays(x)
-    checks.check_input(leaves)
-    if _shape(leaves, tree) != _shape(model.leaves, model.x_tree):
-        raise ValueError(
-            f"The model was read for an input {text.arrays(model.leaves)}, and this one is "
-            f"{text.arrays(leaves)}: read it for this shape, with lrpjax.read(model, x)."
-        )
-    return model.source
+    if isinstance(model, Reading):
+        return model.source
+    if isinstance(model, jax.tree_util.Partial) and isinstance(model.func, Functional):
+        return model.func.source.holding(*model.args)
+    return None
 
 
 def read_at(model: Model, x: Any, *, fold: bool) -> Reading:
@@ -137,10 +220,9 @@ def read_at(model: Model, x: Any, *, fold: bool) -> Reading:
 
 
 def model_of(model: Any) -> Any:
-    """The callable, of a model or of what was read of it."""
-    if isinstance(model, Reading):
-        return model.source.model
-    return model.model if isinstance(model, Source) else model
+    """The callable that was given, of a model or of what was read of it."""
+    found = _source(model)
+    return model if found is None else found.bare.model
 
 
 def _layers(traced: Traced, fold: bool) -> Graph:
@@ -212,17 +294,3 @@ def environment(
     env |= {v: as_single(c) for v, c in zip(program.consts, consts, strict=True)}
     env |= dict(zip(program.inputs, numbers, strict=True))
     return run(program.eqns, env, by)
-
-
-def as_single(value: Any) -> Any:
-    """A constant in the precision that it is computed with: float32 for half precision."""
-    if not hasattr(value, "dtype") or jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return value
-    return jnp.asarray(value, single(value.dtype))
-
-
-def as_number(leaf: Any) -> jax.Array:
-    """An input as the floating-point array that relevance belongs to."""
-    leaf = jnp.asarray(leaf)
-    is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return leaf.astype(single(leaf.dtype) if is_float else jnp.float32)

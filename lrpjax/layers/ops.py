@@ -151,59 +151,63 @@ def _has_own_values(layer: Layer) -> bool:
 
 def make_linear(program: Program, layer: Layer, env: dict[int, Any]) -> Linear:
     affine: Affine = layer.detail
-
-    def steps(eqns: Sequence[Eqn], start: int, stop: int) -> Callable[[jax.Array], jax.Array]:
-        return lambda value: run(eqns, {**env, start: value})[stop] if eqns else value
-
-    def moves(eqns: Sequence[Eqn]) -> list[Eqn]:
-        return [eqn for eqn in eqns if not is_step(eqn)]
-
-    def like(value: int) -> jax.Array:
-        return jnp.zeros(program.shape(value), _dtype(program, value))
-
     x_like = jax.ShapeDtypeStruct(program.shape(affine.root), _dtype(program, affine.root))
-    out = layer.outputs[0]
-    if affine.core is None:
-        offset, factor = _offset_and_factor(steps(affine.post, affine.root, out), like(affine.root))
-        has_offset = shifts(affine.post)
-        return Linear(layer, scaled, factor, offset if has_offset else None, x_like)
+    if affine.core is not None:
+        return _folded(program, layer, affine.core, env, x_like)
+    only = _steps(env, affine.post, affine.root, layer.outputs[0])
+    offset, factor = _offset_and_factor(only, _like(program, affine.root))
+    return Linear(layer, scaled, factor, offset if shifts(affine.post) else None, x_like)
 
-    core = affine.core
-    (core_in,) = program.active_inputs(core)
-    core_out = core.outputs[0]
+
+def _folded(
+    program: Program, layer: Layer, core: Eqn, env: dict[int, Any], x_like: jax.ShapeDtypeStruct
+) -> Linear:
+    """A product with the factors and shifts before and behind it folded into weights and bias."""
+    affine: Affine = layer.detail
+    (core_in,), core_out = program.active_inputs(core), core.outputs[0]
     side = _side(program, core)
-    w = env[core.inputs[side]]
+    weights = w = env[core.inputs[side]]
+    b = None
 
     def product(x, weights, entry=None):
         if entry is None:
             return at(core, side, x, weights)
         return of_each_entry(core, side, x, weights, entry)
 
-    before = steps(affine.pre, affine.root, core_in)
-    after = steps(affine.post, core_out, out)
-    b = None
+    after = _steps(env, affine.post, core_out, layer.outputs[0])
     if affine.pre:
-        shift, factor = _offset_and_factor(before, like(affine.root))
+        before = _steps(env, affine.pre, affine.root, core_in)
+        shift, factor = _offset_and_factor(before, _like(program, affine.root))
         if any(changes_scale(program, eqn) for eqn in affine.pre):
             w = w * _input_factor(core, factor, w, side)
         if shifts(affine.pre):
-            b = after(product(shift, env[core.inputs[side]]))
+            b = after(product(shift, weights))
     if affine.post:
-        offset, pull = jax.vjp(after, like(core_out))
+        offset, pull = jax.vjp(after, _like(program, core_out))
         if any(changes_scale(program, eqn) for eqn in affine.post):
             w = w * _output_factor(core, pull(jnp.ones_like(offset))[0], w, side)
         if b is None and shifts(affine.post):
             b = offset
-    to_core = _rearranged(moves(affine.pre))
-    from_core = _rearranged(moves(affine.post))
+    to_core, from_core = (
+        _rearranged([eqn for eqn in eqns if not is_step(eqn)]) for eqns in (affine.pre, affine.post)
+    )
     rearranged = lambda x, *weights: jax.tree.map(from_core, product(to_core(x), *weights))
     z_core = jax.ShapeDtypeStruct(program.shape(core_out), x_like.dtype)
     parts = Core(core, side, to_core, from_core, w.shape, z_core)
     form = cheap_form(program, core)
-    cheap = None
-    if form is not None:
-        cheap = lambda x, weights: from_core(form(to_core(x), weights))
+    cheap = None if form is None else lambda x, weights: from_core(form(to_core(x), weights))
     return Linear(layer, rearranged, w, b, x_like, parts, cheap)
+
+
+def _steps(
+    env: dict[int, Any], eqns: Sequence[Eqn], start: int, stop: int
+) -> Callable[[jax.Array], jax.Array]:
+    """What equations make of the value `start`, at the value `stop`."""
+    return lambda value: run(eqns, {**env, start: value})[stop] if eqns else value
+
+
+def _like(program: Program, value: int) -> jax.Array:
+    return jnp.zeros(program.shape(value), _dtype(program, value))
 
 
 def _side(program: Program, core: Eqn) -> int:

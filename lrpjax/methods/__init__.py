@@ -34,11 +34,11 @@ from ..propagation.entries import TABLE as TABLE
 from ..propagation.method import Method as Method
 from . import bottleneck as bottleneck
 from .estimator import Estimator as Estimator
-from .table import Explainer as Explainer
-from .table import get as get
-from .table import resolve as resolve
-from .table import resolve_chain as resolve_chain
-from .table import table as table
+from ..propagation.explainer import Explainer as Explainer
+from .lookup import get as get
+from .lookup import resolve as resolve
+from .lookup import resolve_chain as resolve_chain
+from .lookup import table as table
 
 
 # The functions of the table, each once, and how to get a method.

@@ -13,24 +13,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks
-from .._base.progress import track
+from .._base.work import chunks
 from ..graph import Graph, ending
 from ..graph.ends import ends_in
-from ..graph.reading import Model, Reading, environment, source_of
-from ..propagation.derivative import resumed
+from ..graph.reading import Model, Reading, Source, environment, source_of
+from ..program.evaluation import resumed
+from ..propagation.explainer import Explainer
 from ..propagation.layer_statistics import Statistics as Statistics
-from ..propagation.layer_statistics import filled_up, layer_value
+from ..propagation.layer_statistics import layer_value
 from ..propagation.layer_statistics import statistics as statistics
-from ..propagation.method import Colour
 
 __all__ = ["Bottleneck", "InformationBottleneck", "Statistics", "iba", "statistics"]
 ALPHA = 5.0  # lambda starts at sigmoid(5) = 0.993: next to no noise
@@ -97,25 +97,32 @@ def iba(
     """
     if not hasattr(x, "shape") or len(x) == 0:
         raise ValueError("IBA needs a batch of images: one array (N, ...) with N at least 1.")
-    chunk = min(_CHUNK if chunk is None else chunk, len(x))
-    checks.check_least(1, steps=steps, samples=samples, chunk=chunk)
-    checks.check_least(0, beta=beta, learning_rate=learning_rate, sigma=sigma)
-    checks.check_input([x])
+    method = InformationBottleneck(
+        layer, statistics, key, beta, steps, samples, learning_rate, sigma, chunk
+    )
     source = source_of(model, x)
+    _check_output(source.at(x[: method.at_once(len(x))], fold=True), target, len(x))
+    return _fitted(method, source, x, target)
+
+
+def _fitted(method: InformationBottleneck, source: Source, x: Any, target: Any) -> Bottleneck:
+    """Fits the images of a batch, chunk by chunk."""
+    statistics, chunk = method.statistics, method.at_once(len(x))
+    checks.check_input([x])
     reading = source.at(x[:chunk], fold=True)
-    value = layer_value(reading.graph, layer)
-    _check_statistics(statistics, layer, reading.graph, value)
-    _check_output(reading, target, len(x))
-    numbers = (statistics.mean, statistics.std, beta, learning_rate)
+    value = layer_value(reading.graph, method.layer)
+    _check_statistics(statistics, method.layer, reading.graph, value)
+    numbers = (statistics.mean, statistics.std, method.beta, method.learning_rate)
+    settings = (method.steps, method.samples, method.sigma)
     if target is not None:
         target = np.broadcast_to(target, len(x))
     parts = []
-    for i in track(range(0, len(x), chunk), "iba"):
-        index = filled_up(i, chunk, len(x))
-        at = None if target is None else target[index]
-        settings = (steps, samples, sigma)
-        fitted = _fit(reading.graph, value, settings, reading.consts, x[index], at, key, numbers)
-        parts.append([np.asarray(a)[: len(x) - i] for a in fitted])
+    for some in chunks(len(x), chunk, "iba"):
+        at = None if target is None else target[some.index]
+        fitted = _fit(
+            reading.graph, value, settings, reading.consts, x[some.index], at, method.key, numbers
+        )
+        parts.append([np.asarray(a)[: some.own] for a in fitted])
     relevance, capacity, losses = (np.concatenate(p) for p in zip(*parts, strict=True))
     checks.check_maps("iba", [relevance, losses, capacity])
     return Bottleneck(*map(jnp.asarray, (relevance, capacity, losses.T)))
@@ -265,7 +272,7 @@ def _check_output(reading: Reading, target: Any, count: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class InformationBottleneck:
+class InformationBottleneck(Explainer):
     """IBA as a method: `iba` with all chosen but the model and its input."""
 
     layer: str
@@ -278,16 +285,20 @@ class InformationBottleneck:
     sigma: float = 1.0
     chunk: int | None = None
     name: str = "iba"
-    colour: ClassVar[Colour] = "sum"
-    sparse: ClassVar[bool] = False
 
-    def attribute(self, model: Model, x: Any, target: Any = None) -> jax.Array:
+    def __post_init__(self) -> None:
+        checks.check_least(1, steps=self.steps, samples=self.samples, chunk=self.at_once(1))
+        checks.check_least(0, beta=self.beta, learning_rate=self.learning_rate, sigma=self.sigma)
+
+    def at_once(self, count: int) -> int:
+        """How many of `count` images are fitted at once."""
+        return min(_CHUNK if self.chunk is None else self.chunk, count)
+
+    def explain(self, reading: Reading, x: Any, target: Any) -> jax.Array:
         """Bits, of x's shape. IBA knows places, no channels: the bits of a place are spread
         evenly over the input's channels, so that their sum is `iba`'s relevance."""
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
-        source = source_of(model, x)
-        relevance = iba(source, x, target=target, **options).relevance
-        graph = source.at(x[: self.chunk or _CHUNK], fold=True).graph
+        relevance = _fitted(self, reading.source, x, target).relevance
+        graph = reading.graph
         channel = graph.axes.feature[graph.program.inputs[0]]
         if channel is None:
             return relevance

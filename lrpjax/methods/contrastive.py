@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -12,8 +11,8 @@ from ..composites import negate_last
 from ..propagation.entries import named
 from ..propagation.method import Method
 from ..rules.protocol import nonzero, positive
-from .estimator import Estimator, Maps, Network
-from .table import based
+from .estimator import Estimator, ExplainedOutput, Maps
+from .lookup import based
 
 DUALS = ("classes", "weights")
 
@@ -21,7 +20,7 @@ DUALS = ("classes", "weights")
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["base"],
-    meta_fields=["name", "chunk", "dual", "normalised"],
+    meta_fields=["name", "at_once", "dual", "normalised"],
 )
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(Estimator):
@@ -40,36 +39,29 @@ class Contrastive(Estimator):
         super().__post_init__()
         if self.dual not in DUALS:
             raise ValueError(f"The dual is one of {', '.join(DUALS)}, got {self.dual!r}.")
-        if self.dual == "weights" and not isinstance(self.base, Method):
+        if self.dual == "weights" and self.base.chain is None:
             raise ValueError(
                 f'The dual "weights" negates a layer of a chain of rules, and {self.base} is none: '
                 'use dual="classes".'
             )
 
-    def evaluations(self, network: Network, leaves: Maps) -> int:
+    def evaluations(self, explained: ExplainedOutput, leaves: Maps) -> int:
         return 1
 
-    def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
-        base, seed = _from_one(self.base), network.seed
+    def sample(self, explained: ExplainedOutput, leaves: Maps, i: jax.Array) -> Maps:
+        base, seed = self.base.started("one"), explained.seed
         if self.dual == "classes":
             if seed.shape[-1] < 2:
                 raise ValueError('The dual "classes" needs another class: this model has one.')
             other, other_seed = base, (1 - seed) / (seed.shape[-1] - 1)
         else:
             other, other_seed = replace(base, composite=negate_last(base.composite)), seed
-        maps = network.maps(base, leaves, seed)
-        duals = network.maps(other, leaves, other_seed)
+        maps = explained.maps(base, leaves, seed)
+        duals = explained.maps(other, leaves, other_seed)
         if not self.normalised:
             return [m - d for m, d in zip(maps, duals, strict=True)]
         pairs = zip(_shares(maps), _shares(duals), strict=True)
         return [positive(m - d) for m, d in pairs]
-
-
-def _from_one(method: Any) -> Any:
-    """The method, or the one it is over, started from 1 in place of the logit."""
-    if isinstance(method, Method):
-        return replace(method, start="one")
-    return replace(method, base=_from_one(method.base)) if method.base is not None else method
 
 
 def _shares(maps: Maps) -> Maps:

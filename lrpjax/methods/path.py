@@ -16,8 +16,8 @@ from ..propagation.baselines import Baseline, baseline_of, rows_of
 from ..propagation.entries import named
 from ..propagation.explain import read_for_target
 from ..propagation.method import Method
-from .estimator import Estimator, Maps, Network
-from .table import based
+from .estimator import Estimator, ExplainedOutput, Maps
+from .lookup import based
 
 QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid")
 
@@ -25,7 +25,7 @@ QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid")
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["base", "baseline"],
-    meta_fields=["name", "chunk", "steps", "quadrature"],
+    meta_fields=["name", "at_once", "steps", "quadrature"],
 )
 @dataclass(frozen=True, kw_only=True)
 class IntegratedGradients(Estimator):
@@ -53,10 +53,10 @@ class IntegratedGradients(Estimator):
                 f"The {self.quadrature} quadrature needs at least {least} steps, got {self.steps}."
             )
 
-    def evaluations(self, network: Network, leaves: Maps) -> int:
+    def evaluations(self, explained: ExplainedOutput, leaves: Maps) -> int:
         return self.steps * len(rows_of(self.baseline, leaves)[0])
 
-    def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
+    def sample(self, explained: ExplainedOutput, leaves: Maps, i: jax.Array) -> Maps:
         rows = rows_of(self.baseline, leaves)
         nodes, weights = _nodes(self.quadrature, self.steps)
         a, w = jnp.asarray(nodes)[i % self.steps], jnp.asarray(weights)[i % self.steps]
@@ -64,7 +64,7 @@ class IntegratedGradients(Estimator):
         steps = [x - x0 for x, x0 in zip(leaves, starts, strict=True)]
         points = [x0 + a.astype(d.dtype) * d for x0, d in zip(starts, steps, strict=True)]
         share = w / len(rows[0])
-        maps = network.maps(self.base, points)
+        maps = explained.maps(self.base, points)
         return [share.astype(d.dtype) * d * m for d, m in zip(steps, maps, strict=True)]
 
     def attribute_with_delta(
@@ -72,10 +72,10 @@ class IntegratedGradients(Estimator):
     ) -> tuple[Any, jax.Array]:
         """The heat map and, for each image, its sum less f(x) - f(x0): the quadrature's error."""
         reading = read_for_target(model, x, self, target)
-        network, leaves = self._network(reading, target)
+        explained, leaves = self._explained(reading, target)
         rows = rows_of(self.baseline, leaves)
-        gain = network.output(leaves) - jax.lax.map(network.output, rows).mean(0)
-        maps = self._run(network, leaves)
+        gain = explained.output(leaves) - jax.lax.map(explained.output, rows).mean(0)
+        maps = self._run(explained, leaves)
         checks.check_maps(self.name, [*maps, gain])
         total = sum(m.reshape(len(m), -1).sum(1) for m in maps)
         return jax.tree.unflatten(reading.x_tree, maps), total - gain
@@ -106,13 +106,13 @@ def integrated_gradients(
     quadrature: str = IntegratedGradients.quadrature,
     baseline: Any = 0.0,
     baselines: Any = None,
-    chunk: int | None = None,
+    at_once: int | None = None,
 ) -> Estimator:
     """base: the method that is averaged along the way from x0 to x.
 
     steps, quadrature: the points of the way and their weights; quadrature is "gauss-legendre",
     "left", "right", "middle" or "trapezoid". baseline: x0, a number, one input, or one
-    for each image (N, ...). baselines: a set (K, ...) to average over. chunk: points that
+    for each image (N, ...). baselines: a set (K, ...) to average over. at_once: points that
     run at once.
     """
     return IntegratedGradients(
@@ -120,5 +120,5 @@ def integrated_gradients(
         steps=steps,
         quadrature=quadrature,
         baseline=baseline_of(baseline, baselines),
-        chunk=chunk,
+        at_once=at_once,
     )

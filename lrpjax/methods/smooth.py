@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from ..propagation.entries import named
 from ..propagation.method import Colour, Method
-from .estimator import Estimator, Maps, Network
-from .table import based
+from .estimator import Estimator, ExplainedOutput, Maps
+from .lookup import based
 
 FORMS = ("mean", "square", "variance")
 
@@ -20,7 +20,7 @@ FORMS = ("mean", "square", "variance")
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["base", "key"],
-    meta_fields=["name", "chunk", "samples", "noise", "form"],
+    meta_fields=["name", "at_once", "samples", "noise", "form"],
 )
 @dataclass(frozen=True, kw_only=True)
 class SmoothGrad(Estimator):
@@ -55,13 +55,13 @@ class SmoothGrad(Estimator):
     def sparse(self) -> bool:
         return self.base.sparse
 
-    def evaluations(self, network: Network, leaves: Maps) -> int:
+    def evaluations(self, explained: ExplainedOutput, leaves: Maps) -> int:
         return self.samples
 
-    def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
+    def sample(self, explained: ExplainedOutput, leaves: Maps, i: jax.Array) -> Maps:
         keys = [jax.random.fold_in(jax.random.fold_in(self.key, k), i) for k in range(len(leaves))]
         noisy = [x + noise(key, x, self.noise) for key, x in zip(keys, leaves, strict=True)]
-        return network.maps(self.base, noisy)
+        return explained.maps(self.base, noisy)
 
     def start(self, leaves: Maps) -> Any:
         """Count, mean and sum of squared deviations, as Chan et al. 1983 add them up."""
@@ -82,7 +82,7 @@ class SmoothGrad(Estimator):
             squares_after.append(square + spread + step**2 * (before * new / after))
         return after, means_after, squares_after
 
-    def finish(self, network: Network, leaves: Maps, state: Any) -> Maps:
+    def finish(self, explained: ExplainedOutput, leaves: Maps, state: Any) -> Maps:
         count, means, squares = state
         if self.form == "mean":
             return means
@@ -110,13 +110,13 @@ def smooth_grad(
     samples: int = SmoothGrad.samples,
     noise: float = SmoothGrad.noise,
     form: str = SmoothGrad.form,
-    chunk: int | None = None,
+    at_once: int | None = None,
 ) -> Estimator:
     """base: the method whose maps are averaged. key: of the noise, which it needs.
 
     samples: how many noisy copies. noise: sigma over the range, max - min, of the image. form: what
     is averaged: the maps ("mean"), their squares ("square"), or what the squares have over the
-    squared mean ("variance"). chunk: copies that run at once.
+    squared mean ("variance"). at_once: copies that run at once.
     """
     if key is None:
         raise ValueError(
@@ -124,5 +124,5 @@ def smooth_grad(
             "lrpjax.methods.get('smooth-grad', key=jax.random.key(0))."
         )
     return SmoothGrad(
-        base=based(base), key=key, samples=samples, noise=noise, form=form, chunk=chunk
+        base=based(base), key=key, samples=samples, noise=noise, form=form, at_once=at_once
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ..propagation.baselines import Baseline, baseline_of, rows_of
 from ..propagation.entries import named
-from .estimator import Estimator, Maps, Network
+from .estimator import Estimator, ExplainedOutput, Maps
 
 SIDES = 8  # of the default window in an image's side
 
@@ -20,7 +20,7 @@ SIDES = 8  # of the default window in an image's side
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["base", "baseline"],
-    meta_fields=["name", "chunk", "window", "stride"],
+    meta_fields=["name", "at_once", "window", "stride"],
 )
 @dataclass(frozen=True, kw_only=True)
 class Occlusion(Estimator):
@@ -36,33 +36,33 @@ class Occlusion(Estimator):
     stride: int | tuple[int, ...] | None = None
     baseline: Baseline = field(default_factory=baseline_of, compare=False)
 
-    def evaluations(self, network: Network, leaves: Maps) -> int:
-        return math.prod(self._counts(network, leaves)) * len(rows_of(self.baseline, leaves)[0])
+    def evaluations(self, explained: ExplainedOutput, leaves: Maps) -> int:
+        return math.prod(self._counts(explained, leaves)) * len(rows_of(self.baseline, leaves)[0])
 
-    def sample(self, network: Network, leaves: Maps, i: jax.Array) -> Maps:
+    def sample(self, explained: ExplainedOutput, leaves: Maps, i: jax.Array) -> Maps:
         (x,) = leaves
         (rows,) = rows_of(self.baseline, leaves)
-        cover = self._window(network, leaves, i // len(rows))
+        cover = self._window(explained, leaves, i // len(rows))
         covered = jnp.where(cover, rows[i % len(rows)], x)
-        drop = (network.output([x]) - network.output([covered])) / len(rows)
+        drop = (explained.output([x]) - explained.output([covered])) / len(rows)
         return [jnp.where(cover, drop.reshape(-1, *[1] * (x.ndim - 1)), 0).astype(x.dtype)]
 
-    def finish(self, network: Network, leaves: Maps, state: Any) -> Maps:
+    def finish(self, explained: ExplainedOutput, leaves: Maps, state: Any) -> Maps:
         # How many windows lie upon a pixel is the product of the numbers along its axes.
         (x,), (total,) = leaves, state
         times = jnp.ones((1,) * x.ndim, x.dtype)
-        for axis, window, stride, count in self._axes(network, leaves):
+        for axis, window, stride, count in self._axes(explained, leaves):
             starts = stride * jnp.arange(count)[:, None]
             place = jnp.arange(x.shape[axis])[None]
             upon = ((place >= starts) & (place < starts + window)).sum(0).astype(x.dtype)
             times = times * upon.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
         return [total / times]
 
-    def _window(self, network: Network, leaves: Maps, i: jax.Array) -> jax.Array:
+    def _window(self, explained: ExplainedOutput, leaves: Maps, i: jax.Array) -> jax.Array:
         """Where the i-th window lies: True in a shape that broadcasts to the input's."""
         (x,) = leaves
         cover = jnp.ones((1,) * x.ndim, bool)
-        for axis, window, stride, count in self._axes(network, leaves)[::-1]:
+        for axis, window, stride, count in self._axes(explained, leaves)[::-1]:
             start = stride * (i % count)
             i = i // count
             place = jnp.arange(x.shape[axis])[None]
@@ -70,15 +70,15 @@ class Occlusion(Estimator):
             cover = cover & inside.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
         return cover
 
-    def _counts(self, network: Network, leaves: Maps) -> list[int]:
-        return [count for *_, count in self._axes(network, leaves)]
+    def _counts(self, explained: ExplainedOutput, leaves: Maps) -> list[int]:
+        return [count for *_, count in self._axes(explained, leaves)]
 
-    def _axes(self, network: Network, leaves: Maps) -> list[tuple[int, int, int, int]]:
+    def _axes(self, explained: ExplainedOutput, leaves: Maps) -> list[tuple[int, int, int, int]]:
         """(axis, window, stride, number of windows) for each spatial axis."""
         if len(leaves) != 1:
             raise ValueError(f"occlusion covers one input, this model has {len(leaves)}.")
         (x,) = leaves
-        feature = network.graph.axes.feature[network.graph.program.inputs[0]]
+        feature = explained.graph.axes.feature[explained.graph.program.inputs[0]]
         if feature is None and x.ndim > 2:
             feature = x.ndim - 1  # nothing says which axis the channels are on: the last, as usual
         axes = [k for k in range(1, x.ndim) if k != feature or x.ndim == 2]
@@ -121,12 +121,12 @@ def occlusion(
     *,
     baseline: Any = 0.0,
     baselines: Any = None,
-    chunk: int | None = None,
+    at_once: int | None = None,
 ) -> Estimator:
     """window, stride: in pixels, a number or one for each spatial axis (default: an eighth of the
     image's side, and half a window). baseline: what covers: a number, an input, or one for
-    each image; baselines: a set to average over. chunk: windows
+    each image; baselines: a set to average over. at_once: windows
     that run at once.
     """
     x0 = baseline_of(baseline, baselines)
-    return Occlusion(window=window, stride=stride, baseline=x0, chunk=chunk)
+    return Occlusion(window=window, stride=stride, baseline=x0, at_once=at_once)

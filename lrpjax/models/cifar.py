@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .._base.compat import outside_traces
-from ..patterns.fit import Patterns
-from ..patterns.fit import load as load_patterns
+from ..patterns.fitting import Patterns
+from ..patterns.fitting import load as load_patterns
 from .weights import load_weights
 
 CLASSES = (

@@ -1,4 +1,4 @@
 from . import rules as rules
-from .fit import Patterns as Patterns
-from .fit import fit as fit
-from .fit import load as load
+from .fitting import Patterns as Patterns
+from .fitting import fit as fit
+from .fitting import load as load

@@ -11,7 +11,7 @@ from ..propagation.entries import SEEN, named
 from ..propagation.method import Method, backprop
 from ..rules import rule
 from . import rules as own
-from .fit import Patterns
+from .fitting import Patterns
 
 
 @named(

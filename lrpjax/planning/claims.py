@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..graph import Graph, Layer
-from ..graph.reading import Reading, Source, as_number, environment, read_at
+from ..graph.reading import Reading, Source, environment
 from ..layers import Linear, Op, make_op, tupled
 from ..program import Program, evaluate, is_inexact, single
+from ..program.evaluation import as_number
 from ..propagation.chain import Chain
 from ..propagation.derivative import derivative, stands_as_it_is
-from ..propagation.explain import innermost
+from ..propagation.explain import read_as
 from ..propagation.method import Method
+from ..propagation.travelling import AsRelevance
 from ..rules import gradient, rule
 
 # How far two ways to compute one number may differ, by the precision of the model.
@@ -87,12 +89,6 @@ def require(source: Source, images: Any, method: Any) -> None:
     reading = read_as(source, jax.tree.map(lambda leaf: leaf[:1], images), method)
     numbers = tuple(np.asarray(leaf).tobytes() for leaf in reading.leaves)
     source.once(("claims", reading.graph, numbers), lambda: tested(reading))
-
-
-def read_as(model: Any, x: Any, method: Any) -> Reading:
-    """The reading that a method of any kind works with."""
-    rules = innermost(method)
-    return read_at(model, x, fold=rules is None or rules.fold)
 
 
 def _precision(graph: Graph) -> str:
@@ -198,7 +194,7 @@ def _gradient(
     graph: Graph, env: dict[int, Any], seeds: dict[int, jax.Array], pull: Callable
 ) -> jax.Array:
     """The layers' derivatives one after the other, beside that of the equations as one."""
-    found = Chain(graph, _DERIVATIVE, env, graph.layers)(seeds)
+    found = Chain(AsRelevance(graph, _DERIVATIVE, env), graph.layers)(seeds)
     wanted = pull(list(seeds.values()))
     pairs = zip(graph.program.inputs, wanted, strict=True)
     off = [_off(found.get(v, jnp.zeros_like(w)), w) for v, w in pairs]
@@ -256,7 +252,7 @@ def _both_sides(graph: Graph, consts: list, leaves: list) -> dict[int, jax.Array
     seeds = _seeds(env, outputs)
     _, pull = jax.vjp(beside, nothing)
     (wanted,) = pull(list(seeds.values()))
-    found = Chain(graph, _DERIVATIVE, env, graph.layers)(seeds)
+    found = Chain(AsRelevance(graph, _DERIVATIVE, env), graph.layers)(seeds)
     return {v: _off(found.get(v, jnp.zeros_like(w)), w) for v, w in wanted.items()}
 
 

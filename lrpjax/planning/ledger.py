@@ -23,10 +23,13 @@ from ..layers import bare, tupled
 from ..program import is_inexact
 from ..propagation import refusals
 from ..propagation.baselines import rows_of
-from ..propagation.chain import Chain, Stage, piece, propagations
+from ..propagation.chain import Chain, Stage
 from ..propagation.derivative import Relevance
 from ..propagation.explain import explained, one_hot, start_relevance
 from ..propagation.method import Method
+from ..propagation.multipliers import over_baselines
+from ..propagation.propagations import propagations, span
+from ..propagation.travelling import AsRelevance
 from ..rules import Account
 
 TERMS = Account._fields
@@ -65,8 +68,9 @@ class Book:
         self, links: Chain, stage: Stage, arrived: Sequence[jax.Array], pulled: Sequence[Any]
     ) -> None:
         layer, account = stage.layer, stage.rule.account
+        out = links.travels.read_out
         read = lambda values, maps: [
-            m if m is None else links.read_out(v, m) for v, m in zip(values, maps, strict=True)
+            m if m is None else out(v, m) for v, m in zip(values, maps, strict=True)
         ]
         terms = []
         if account is not None and any(map(is_inexact, arrived)):
@@ -211,19 +215,16 @@ def _measured(
     seed = {output: start_relevance(method, env[output], one_hot(target, env[output]))}
     if method.derivative:
         values = dict.fromkeys(v for a in graph.layers for v in (*a.outputs, *a.inputs))
-        whole = piece(graph.layers, [output], tuple(values))
+        whole = span(graph.layers, [output], tuple(values))
         _, (propagate,) = propagations(graph, method, consts, leaves, [whole])
         return _arrived(graph, propagate(seed), len(env[output]))
 
-    def at(baseline: Sequence[jax.Array] | None) -> tuple[jax.Array, jax.Array]:
+    def told(travels: AsRelevance) -> tuple[jax.Array, jax.Array]:
         book = Book(graph, len(env[output]))
-        found = Chain(graph, method, env, graph.layers, baseline, watch=book.watch)(seed)
+        found = Chain(travels, graph.layers, watch=book.watch)(seed)
         return book.whole(), book.of_inputs(found)
 
-    if method.baseline is None:
-        return at(None)
-    baselines = rows_of(method.baseline, [env[v] for v in graph.program.inputs])
-    return jax.tree.map(lambda r: r.mean(0), jax.lax.map(at, baselines))
+    return over_baselines(graph, method, env, told)
 
 
 def _arrived(graph: Graph, found: Relevance, images: int) -> tuple[jax.Array, jax.Array]:

@@ -13,7 +13,7 @@ from .._base import checks
 from .._base.text import columns
 from ..graph import Graph, Layer, decision
 from ..graph.reading import Model, Source, read_at
-from ..methods.table import resolve_chain
+from ..methods.lookup import resolve_chain
 from ..program import calls_around
 from ..propagation import refusals
 from ..propagation.explain import read_for

@@ -8,9 +8,8 @@ which of them are features and which are places.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import jax
 
@@ -90,6 +89,24 @@ class Axes:
 def find_axes(program: Program) -> Axes:
     size = _batch_size(program)
     walk = Walk(program, size)
+    held = _held_by(program, walk, size)
+    batched = _has_batch(program, held, size)
+    said = _Said(walk, batched)
+    lost = lambda h: h.unknown and batched and size > 1
+    channels = {v: _positions(h.axes, said.is_feature) for v, h in held.items()}
+    return Axes(
+        batch={v: _batch_axis(h) if batched else None for v, h in held.items()},
+        feature={v: (None, *found)[-1] for v, found in channels.items()},
+        features=channels,
+        places={v: _positions(h.axes, said.is_place) for v, h in held.items()},
+        layout={v: None if lost(h) else said.layout(h) for v, h in held.items()},
+        mixes=_mixing(program, held, size) if batched else None,
+        unproven=next((h.opaque for h in _known_outputs(program, held) if h.opaque), None),
+    )
+
+
+def _held_by(program: Program, walk: Walk, size: int) -> dict[int, Held]:
+    """What the axes of each input-dependent value hold, from the input up."""
     held: dict[int, Held] = {}
     for value in program.inputs:
         held[value] = walk.fresh(value)
@@ -102,43 +119,44 @@ def find_axes(program: Program) -> Axes:
             found = rule(walk, eqn, [held.get(v) for v in eqn.inputs])
             outs = found if isinstance(found, list) else [found]
             held.update(zip(eqn.outputs, outs, strict=True))
+    return held
 
-    batched = _has_batch(program, held, size)
-    is_batch = lambda axis: batched and has_batch(axis)
-    places = {walk.root(axis) for axis in walk.places}
-    features = {walk.root(axis) for axis in walk.features} - places
 
-    def positions(value: int, wanted: set) -> tuple[int, ...]:
-        axes = enumerate(held[value].axes)
-        return tuple(i for i, a in axes if walk.root(a) in wanted and not is_batch(a))
+class _Said:
+    """What is said of an axis: whether it numbers examples, features, or places."""
 
-    pieces = _pieces(walk, features | places)
+    def __init__(self, walk: Walk, batched: bool):
+        self._walk, self._batched = walk, batched
+        self._places = {walk.root(axis) for axis in walk.places}
+        self._features = {walk.root(axis) for axis in walk.features} - self._places
+        self._pieces = _pieces(walk, self._features | self._places)
 
-    def layout(h: Held) -> Layout:
-        whole = [[a] if walk.root(a) in features else _apart(a, pieces, is_batch) for a in h.axes]
-        axes = list(chain.from_iterable(whole))
-        at = lambda said: tuple(i for i, a in enumerate(axes) if said(a))
-        numbering = sorted(at(is_batch), key=lambda i: -core(axes[i])[0].stride)
+    def is_batch(self, axis: Axis) -> bool:
+        return self._batched and has_batch(axis)
+
+    def is_feature(self, axis: Axis) -> bool:
+        return self._walk.root(axis) in self._features and not self.is_batch(axis)
+
+    def is_place(self, axis: Axis) -> bool:
+        return self._walk.root(axis) in self._places and not self.is_batch(axis)
+
+    def layout(self, held: Held) -> Layout:
+        axes: list[Axis] = []
+        for a in held.axes:
+            whole = self._walk.root(a) in self._features
+            axes.extend([a] if whole else _apart(a, self._pieces, self.is_batch))
+        numbering = sorted(_positions(axes, self.is_batch), key=lambda i: -core(axes[i])[0].stride)
         return Layout(
             tuple(map(length, axes)),
             tuple(numbering),
-            at(lambda a: walk.root(a) in features and not is_batch(a)),
-            at(lambda a: walk.root(a) in places and not is_batch(a)),
+            _positions(axes, self.is_feature),
+            _positions(axes, self.is_place),
         )
 
-    channels = {value: positions(value, features) for value in held}
-    return Axes(
-        batch={value: _batch_axis(h) if batched else None for value, h in held.items()},
-        feature={value: (None, *found)[-1] for value, found in channels.items()},
-        features=channels,
-        places={value: positions(value, places) for value in held},
-        layout={
-            value: None if h.unknown and batched and size > 1 else layout(h)
-            for value, h in held.items()
-        },
-        mixes=_mixing(program, held, size) if batched else None,
-        unproven=next((h.opaque for h in _known_outputs(program, held) if h.opaque), None),
-    )
+
+def _positions(axes: Sequence[Axis], said: Callable[[Axis], bool]) -> tuple[int, ...]:
+    """The positions of the axes of which something is said."""
+    return tuple(i for i, axis in enumerate(axes) if said(axis))
 
 
 def _batch_size(program: Program) -> int:

@@ -129,34 +129,11 @@ def _product(
     x, axes = _before_expansion(program, found.x)
     shape = program.shape(found.x)
     out = program.avals[eqn.outputs[0]]
-    kept = [i for i in found.order if i not in found.summed]
     repeats = [varying[v] for v, _ in found.constants]
 
     def function(x, *constants):
         w = _weights(constants, [divides for _, divides in found.constants], repeats, len(shape))
-        # What x is repeated along is a sum of the weights; what they are, they are repeated along.
-        alone = [i for i in found.summed if shape[i] == 1 and w.shape[i] > 1]
-        w = jnp.sum(w, alone, keepdims=True) if alone else w
-        w = jnp.broadcast_to(
-            w, [shape[i] if i in found.summed else n for i, n in enumerate(w.shape)]
-        )
-        long = [i for i, n in enumerate(w.shape) if n > 1]
-        w = lax.reshape(w, [w.shape[i] for i in long])
-        both = [i for i in long if i in axes and x.shape[axes.index(i)] > 1]
-        at = lambda some: ([axes.index(i) for i in some], [long.index(i) for i in some])
-        contract = at([i for i in both if i in found.summed])
-        batch = at([i for i in both if i in kept])
-        z = lax.dot_general(x, w, (contract, batch), preferred_element_type=out.dtype)
-        of_x = [i for k, i in enumerate(axes) if k not in (*contract[0], *batch[0])]
-        of_w = [i for k, i in enumerate(long) if k not in (*contract[1], *batch[1])]
-        has = [*(i for i in both if i in kept), *of_x, *of_w]
-        # Of an axis that both have, x may hold the 1 that it is repeated along.
-        last = {i: k for k, i in enumerate(has) if z.shape[k] > 1 or has.count(i) == 1}
-        places = [last[i] for i in kept if i in last]
-        ones = [k for k in range(z.ndim) if k not in places]
-        order = [*places, *ones]
-        z = z if order == list(range(z.ndim)) else lax.transpose(z, order)
-        return z if z.shape == out.shape else lax.reshape(z, out.shape)
+        return _contracted(x, axes, _as_long_as(w, shape, found.summed), found, out)
 
     given = [x, *(v for v, _ in found.constants)]
     like = [jax.ShapeDtypeStruct(program.shape(v), program.avals[v].dtype) for v in given]
@@ -174,6 +151,39 @@ def _product(
         Eqn(e.primitive, named(e.inputs), named(e.outputs), e.params, eqn.source, eqn.scope)
         for e in body.eqns
     ]
+
+
+def _as_long_as(w: jax.Array, shape: Sequence[int], summed: frozenset[int]) -> jax.Array:
+    """The weights, along the axes that are summed as long as x.
+
+    What x is repeated along is a sum of the weights; what they are, they are repeated along.
+    """
+    alone = [i for i in summed if shape[i] == 1 and w.shape[i] > 1]
+    w = jnp.sum(w, alone, keepdims=True) if alone else w
+    return jnp.broadcast_to(w, [shape[i] if i in summed else n for i, n in enumerate(w.shape)])
+
+
+def _contracted(
+    x: jax.Array, axes: list[int], w: jax.Array, found: _Sum, out: jax.ShapeDtypeStruct
+) -> jax.Array:
+    """The product of x, which has some of the axes of w, and w, laid out as the sum writes it."""
+    kept = [i for i in found.order if i not in found.summed]
+    long = [i for i, n in enumerate(w.shape) if n > 1]
+    w = lax.reshape(w, [w.shape[i] for i in long])
+    both = [i for i in long if i in axes and x.shape[axes.index(i)] > 1]
+    at = lambda some: ([axes.index(i) for i in some], [long.index(i) for i in some])
+    contract = at([i for i in both if i in found.summed])
+    batch = at([i for i in both if i in kept])
+    z = lax.dot_general(x, w, (contract, batch), preferred_element_type=out.dtype)
+    of_x = [i for k, i in enumerate(axes) if k not in (*contract[0], *batch[0])]
+    of_w = [i for k, i in enumerate(long) if k not in (*contract[1], *batch[1])]
+    has = [*(i for i in both if i in kept), *of_x, *of_w]
+    # Of an axis that both have, x may hold the 1 that it is repeated along.
+    last = {i: k for k, i in enumerate(has) if z.shape[k] > 1 or has.count(i) == 1}
+    places = [last[i] for i in kept if i in last]
+    order = [*places, *(k for k in range(z.ndim) if k not in places)]
+    z = z if order == list(range(z.ndim)) else lax.transpose(z, order)
+    return z if z.shape == out.shape else lax.reshape(z, out.shape)
 
 
 def _before_expansion(program: Program, value: int) -> tuple[int, list[int]]:

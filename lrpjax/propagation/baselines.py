@@ -120,11 +120,11 @@ def _shapes(inputs: Any) -> str:
 def check_baselines(method: Any, inputs: Sequence[Any], tree: Any) -> None:
     """Raises ValueError where a baseline of the method, or of one it is over, does not fit."""
     while method is not None:
-        given = getattr(method, "baseline", None)
+        given = method.baseline
         if given is not None:
             like = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in inputs]
             jax.eval_shape(partial(rows_of, inputs=like, tree=tree), given)
-        method = getattr(method, "base", None)
+        method = method.base
 
 
 def of_images(method: Any, images: Any, index: Any) -> Any:
@@ -135,9 +135,9 @@ def of_images(method: Any, images: Any, index: Any) -> Any:
 
 def _at(method: Any, ndim: int, index: Any) -> Any:
     changed: dict[str, Any] = {}
-    if getattr(method, "base", None) is not None:
+    if method.base is not None:
         changed["base"] = _at(method.base, ndim, index)
-    given = getattr(method, "baseline", None)
+    given = method.baseline
     if given is not None and not given.averaged:
         each = lambda b: b[index] if b.ndim == ndim and len(b) > 1 else b
         changed["baseline"] = Baseline(jax.tree.map(each, given.inputs))

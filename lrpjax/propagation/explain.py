@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,24 +12,27 @@ import jax
 import jax.numpy as jnp
 
 from .._base import checks
-from ..graph import Graph, ending, places
+from ..graph import Graph, ending
 from ..graph.ends import ends_in
-from ..graph.places import below
-from ..graph.reading import Reading, as_number, environment, read_at
+from ..graph.places import below, find_layer
+from ..graph.reading import Model, Reading, environment, read_at
+from ..program.evaluation import as_number
 from . import refusals
 from .apart import refuse_what_mixes
 from .baselines import check_baselines
-from .chain import Watch, chain, is_vjp, piece, propagations
-from .method import Method
+from .chain import Watch
+from .explainer import Explainer
+from .propagations import chain, is_vjp, propagations, span
+from .rule_chain import RuleChain
 
 
-def reached(reading: Reading, method: Method, start: str) -> set[int]:
+def reached(reading: Reading, method: RuleChain, start: str) -> set[int]:
     """The values at which relevance arrives that is injected at the output of layer `start`.
 
     None arrives at what only weighs something else: a statistic, or attention under CP-LRP.
     """
     graph = reading.graph
-    seed = places.find_layer(graph, start).outputs[0]
+    seed = find_layer(graph, start).outputs[0]
     if method.derivative:
         passed = below(graph, start)
         return {v for layer in passed for v in (*layer.inputs, *layer.outputs)}
@@ -40,7 +44,7 @@ def reached(reading: Reading, method: Method, start: str) -> set[int]:
     return set(jax.eval_shape(propagate, reading.consts, reading.leaves))
 
 
-def read_for(model: Any, x: Any, method: Method) -> Reading:
+def read_for(model: Model, x: Any, method: RuleChain) -> Reading:
     """Reads a model for a chain of rules. Raises as `read` does, and ValueError for an input
     outside of the range that the method supposes, or a baseline that does not fit the input."""
     reading = read_at(model, x, fold=method.fold)
@@ -49,21 +53,19 @@ def read_for(model: Any, x: Any, method: Method) -> Reading:
     return reading
 
 
-def innermost(method: Any) -> Method | None:
-    """The chain of rules that a method is, or is over; None where there is none."""
-    while getattr(method, "base", None) is not None:
-        method = method.base
-    return method if isinstance(method, Method) else None
+def read_as(model: Model, x: Any, method: Explainer) -> Reading:
+    """The reading that a method of any kind works with."""
+    return read_at(model, x, fold=method.rules is None or method.rules.fold)
 
 
-def read_for_target(model: Any, x: Any, method: Any, target: Any) -> Reading:
+def read_for_target(model: Model, x: Any, method: Explainer, target: Any) -> Reading:
     """Reads a model whose output (N, classes) is to be explained at a target.
 
     method: that will explain it, of any kind. Raises as `read_for` does, and ValueError for outputs
     of another shape, a target out of range, or examples that are seen to depend on one another.
     Warns of a softmax at the end.
     """
-    rules = innermost(method)
+    rules = method.rules
     reading = read_at(model, x, fold=True) if rules is None else read_for(model, x, rules)
     check_baselines(method, reading.leaves, reading.x_tree)
     graph, program = reading.graph, reading.graph.program
@@ -93,7 +95,7 @@ def logits_of(graph: Graph, consts: Sequence[Any], leaves: Sequence[Any]) -> jax
 
 @partial(jax.jit, static_argnums=0)
 def relevance_from(
-    graph: Graph, method: Method, consts: Sequence[Any], leaves: Sequence[Any], seed: jax.Array
+    graph: Graph, method: RuleChain, consts: Sequence[Any], leaves: Sequence[Any], seed: jax.Array
 ) -> list[jax.Array]:
     """The relevance of each input for `seed` (N, classes), times the logits if the method says."""
     _, propagate = _whole(graph, method, consts, leaves)
@@ -102,7 +104,7 @@ def relevance_from(
 
 def explained(
     graph: Graph,
-    method: Method,
+    method: RuleChain,
     consts: Sequence[Any],
     leaves: Sequence[Any],
     target: Any,
@@ -117,7 +119,7 @@ def explained(
 def _whole(graph, method, consts, leaves, *, as_is=False, watch=None) -> tuple[jax.Array, Callable]:
     """The logits, and the map from a seed of their shape to the relevance of each input."""
     output, inputs = graph.program.outputs[0], graph.program.inputs
-    whole = piece(below(graph, None), [output], inputs)
+    whole = span(below(graph, None), [output], inputs)
     env, (pull,) = propagations(graph, method, consts, leaves, [whole], as_is=as_is, watch=watch)
     logits = env[output]
 
@@ -131,7 +133,7 @@ def _whole(graph, method, consts, leaves, *, as_is=False, watch=None) -> tuple[j
     return logits, propagate
 
 
-def start_relevance(method: Method, logits: jax.Array, seed: jax.Array) -> jax.Array:
+def start_relevance(method: RuleChain, logits: jax.Array, seed: jax.Array) -> jax.Array:
     """What the method starts from: the seed, or the seed times the logits."""
     return (seed * logits if method.start == "logit" else seed).astype(logits.dtype)
 
@@ -142,3 +144,22 @@ def one_hot(target: Any, logits: jax.Array) -> jax.Array:
     return jnp.broadcast_to(
         jax.nn.one_hot(target, logits.shape[-1], dtype=logits.dtype), logits.shape
     )
+
+
+@dataclass(frozen=True)
+class ExplainedOutput:
+    """A model read at a batch and one of its outputs for each image: what is explained."""
+
+    graph: Graph
+    consts: Sequence[Any]
+    seed: jax.Array  # (N, classes): 1 at each image's target
+
+    def output(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        """The explained logit of each image, (N,)."""
+        return (logits_of(self.graph, self.consts, leaves) * self.seed).sum(-1)
+
+    def maps(
+        self, method: Any, leaves: Sequence[jax.Array], seed: jax.Array | None = None
+    ) -> list[jax.Array]:
+        """The maps of a method that nests, for a seed (N, classes): by default this one's."""
+        return method.maps(self if seed is None else replace(self, seed=seed), leaves)

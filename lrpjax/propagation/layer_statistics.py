@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks
-from .._base.progress import track
+from .._base.work import chunks
 from ..graph import Graph
 from ..graph.places import values_at
 from ..graph.reading import Model, environment, source_of
@@ -54,25 +54,24 @@ class Statistics:
             raise ValueError(f"{reason}: {error!r}.") from error
 
 
-def statistics(model: Model, images: Any, layer: str, *, batch: int = 32) -> Statistics:
-    """Mean and standard deviation of a layer's output over images, read batch by batch.
+def statistics(model: Model, images: Any, layer: str, *, chunk: int = 32) -> Statistics:
+    """Mean and standard deviation of a layer's output over images, read chunk by chunk.
 
     images: (N, ...) as the model takes it, also a memory-mapped array. layer: a name that
-    `lrpjax.plan` prints, or "input". Memory holds one batch; batches are merged in double
+    `lrpjax.plan` prints, or "input". chunk: images read at once; chunks are merged in double
     precision (Chan et al. 1983).
     Raises ValueError for an unknown layer, fewer than 2 images, or images that are not finite.
     """
     if not hasattr(images, "shape") or len(images) < 2:
         raise ValueError("A standard deviation needs one array (N, ...) of at least 2 images.")
-    checks.check_least(1, batch=batch)
-    batch = min(batch, len(images))
-    reading = source_of(model, images).at(images[:batch], fold=True)
+    checks.check_least(1, chunk=chunk)
+    chunk = min(chunk, len(images))
+    reading = source_of(model, images).at(images[:chunk], fold=True)
     value = layer_value(reading.graph, layer)
     count, mean, squares = 0, np.zeros(()), np.zeros(())
-    for i in track(range(0, len(images), batch), f"statistics of {layer}"):
-        part = images[filled_up(i, batch, len(images))]
+    for some in chunks(len(images), chunk, f"statistics of {layer}"):
+        part, new = images[some.index], some.own
         checks.check_input([part])
-        new = min(batch, len(images) - i)
         moments = _moments(reading.graph, value, reading.consts, part, new)
         own, variance = (np.asarray(m, np.float64) for m in moments)
         shift, total = own - mean, count + new
@@ -100,9 +99,3 @@ def layer_value(graph: Graph, layer: str) -> int:
             "the images: choose a layer whose output keeps the images apart."
         )
     return value
-
-
-def filled_up(start: int, size: int, count: int) -> np.ndarray:
-    """The indices of a batch of `count` images; the last batch is filled up with the last image,
-    so that all of them run one program."""
-    return np.minimum(np.arange(start, start + size), count - 1)

@@ -1,20 +1,20 @@
-"""A method of relevance propagation, as a value: which rule where, what to start from."""
+"""A method of relevance propagation: a chain of rules that explains a target."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
-from ..composites import Composite, for_every_kind
-from ..graph import KINDS, Graph, Layer
+from ..composites import for_every_kind
+from ..graph import KINDS
+from ..graph.reading import Reading
 from ..rules import Rule, gradient, rule
-from ..rules.deeplift import paired_gradient
-
-Start = Literal["logit", "one"]
-Colour = Literal["sum", "max-abs"]
+from .explain import ExplainedOutput, explained, read_as, relevance_from
+from .explainer import Colour
+from .rule_chain import RuleChain, Start
 
 
 @partial(
@@ -36,7 +36,7 @@ Colour = Literal["sum", "max-abs"]
     ],
 )
 @dataclass(frozen=True)
-class Method:
+class Method(RuleChain):
     """A way of propagating relevance: a pytree, whose arrays are its baseline and its patterns.
 
     Methods are compared and hashed without these arrays.
@@ -53,51 +53,25 @@ class Method:
     derivative: whether layers whose rule is `rules.gradient` are differentiated as JAX does the
     model, in one piece: with its custom derivatives, stopped gradients and ties.
     paired: whether two multipliers travel, for positive and negative differences.
-    colour: how a map is reduced to one value for each pixel before maps are compared: what the
-    paper takes (appendix). sparse: whether all but a few entries of a map are zero.
+    colour, sparse: as on `Explainer`.
     needs_cuts: whether only activations that cut (ReLU, leaky ReLU, clips) make it another method
     than the gradient, so that it is refused where none does.
     patterns: what stands in the place of each layer's weights, by layer name, or None.
     """
 
-    name: str
-    composite: Composite
-    start: Start = "logit"
-    times_input: bool = False
-    fold: bool = True
-    unknown: Literal["error", "gradient"] = "error"
-    input_range: tuple[Any, Any] | None = None
-    paired: bool = False
-    colour: Colour = "sum"
-    sparse: bool = False
-    needs_cuts: bool = False
-    derivative: bool = False
-    baseline: Any = field(default=None, compare=False)
-    patterns: dict[str, jax.Array] | None = field(default=None, compare=False)
+    nests = True
 
-    def __post_init__(self) -> None:
-        for option, allowed in (("start", ("logit", "one")), ("unknown", ("error", "gradient"))):
-            if getattr(self, option) not in allowed:
-                raise ValueError(
-                    f"{option} is {' or '.join(map(repr, allowed))}, got {getattr(self, option)!r}."
-                )
+    def explain(self, reading: Reading, x: Any, target: Any) -> Any:
+        reading = read_as(reading, x, self)
+        _, maps = _explained(reading.graph, self, reading.consts, reading.leaves, target)
+        return jax.tree.unflatten(reading.x_tree, maps)
 
-    def rule_for(self, graph: Graph, layer: Layer) -> Rule | None:
-        found = graph.asked(self.composite, layer)
-        if found is None and layer.kind == "unknown" and self.baseline is None:
-            found = layer.detail  # a registered rule, which knows nothing of references
-        if found is None and self.unknown == "gradient":
-            return rule(paired_gradient if self.paired else gradient)
-        return found
+    def maps(self, of: ExplainedOutput, leaves: list[jax.Array]) -> list[jax.Array]:
+        """The relevance of each input for the seed of what is explained."""
+        return relevance_from(of.graph, self, of.consts, leaves, of.seed)
 
-    def is_substituted(self, graph: Graph, layer: Layer) -> bool:
-        """Whether the gradient stands in for a rule of the layer, as `unknown` says."""
-        if self.unknown != "gradient" or graph.asked(self.composite, layer) is not None:
-            return False
-        return layer.kind != "unknown" or layer.detail is None or self.baseline is not None
 
-    def __str__(self) -> str:
-        return self.name
+_explained = jax.jit(explained, static_argnums=0)
 
 
 def backprop(name: str, start: Start, *, colour: Colour = "sum", **kinds: Rule | None) -> Method:

@@ -14,33 +14,33 @@ import jax.numpy as jnp
 from .._base import checks, pickles
 from .._base.compat import ClosedJaxpr, jaxpr_as_fun, without_values
 from ..graph import Graph
-from .chain import Piece, propagations
 from .derivative import Relevance
-from .method import Method
+from .propagations import Span, propagations
+from .rule_chain import RuleChain
 
 
 @partial(jax.jit, static_argnums=(0, 2, 5))
 def forward(
     graph: Graph,
-    method: Method,
-    pieces: tuple[Piece, ...],
+    method: RuleChain,
+    spans: tuple[Span, ...],
     consts: list,
     leaves: list,
     as_is: bool = False,
 ) -> tuple[list[jax.Array], list[jax.tree_util.Partial]]:
-    """The model's outputs, and for each piece the map from a list of relevance at its injected
+    """The model's outputs, and for each span the map from a list of relevance at its injected
     values to the list of relevance at those it reads (zeros where none arrives).
 
     as_is: as in `propagations`.
     """
     program = graph.program
-    env, maps = propagations(graph, method, consts, leaves, pieces, as_is=as_is)
+    env, maps = propagations(graph, method, consts, leaves, spans, as_is=as_is)
     outputs = [env[v].astype(program.avals[v].dtype) for v in program.outputs]
-    return outputs, [_replay(env, *own) for own in zip(pieces, maps, strict=True)]
+    return outputs, [_replay(env, *own) for own in zip(spans, maps, strict=True)]
 
 
 def forward_as_it_is(
-    graph: Graph, method: Method, whole: Piece, consts: list, leaves: list
+    graph: Graph, method: RuleChain, whole: Span, consts: list, leaves: list
 ) -> tuple[list[jax.Array], jax.tree_util.Partial]:
     """As `forward`, for a method that is `jax.vjp` of the model: `jit(jax.vjp)` to the last bit.
 
@@ -52,21 +52,21 @@ def forward_as_it_is(
     return outputs, jax.tree_util.Partial(anew, (consts, leaves))
 
 
-def _replay(env: dict[int, Any], piece: Piece, propagate: Callable[[Relevance], Relevance]) -> Any:
+def _replay(env: dict[int, Any], span: Span, propagate: Callable[[Relevance], Relevance]) -> Any:
     def pull(*relevance):
-        found = _sent(piece, propagate, relevance)
-        return [found[v] if v in found else jnp.zeros_like(env[v]) for v in piece.captured]
+        found = _sent(span, propagate, relevance)
+        return [found[v] if v in found else jnp.zeros_like(env[v]) for v in span.captured]
 
     # As a jaxpr with its constants the map is a pytree, which jit can return and cache.
-    like = [jax.ShapeDtypeStruct(env[v].shape, env[v].dtype) for v in piece.injected]
+    like = [jax.ShapeDtypeStruct(env[v].shape, env[v].dtype) for v in span.injected]
     closed = jax.make_jaxpr(pull)(*like)
     return jax.tree_util.Partial(Replay(tuple(like), without_values(closed)), closed.consts)
 
 
-def _sent(piece: Piece, propagate: Callable, relevance: Sequence[jax.Array]) -> Relevance:
-    """What a piece makes of relevance at its injected values, of which one may stand twice."""
+def _sent(span: Span, propagate: Callable, relevance: Sequence[jax.Array]) -> Relevance:
+    """What a span makes of relevance at its injected values, of which one may stand twice."""
     seeds: Relevance = {}
-    for v, r in zip(piece.injected, relevance, strict=True):
+    for v, r in zip(span.injected, relevance, strict=True):
         seeds[v] = seeds[v] + r if v in seeds else r
     return propagate(seeds)
 
@@ -116,8 +116,8 @@ class Anew(Checked):
 
     like: tuple[jax.ShapeDtypeStruct, ...]
     graph: Graph
-    method: Method
-    whole: Piece
+    method: RuleChain
+    whole: Span
 
     def run(self, values: tuple[list, list], relevance: list[jax.Array]) -> list[jax.Array]:
         return _vjp(self.graph, self.method, self.whole, *values, relevance)

@@ -15,7 +15,7 @@ from ..graph.ends import ends_in
 from ..program import calls_around, is_inexact
 from ..rules import Rule, flat, nothing
 from ..rules import rule as make_rule
-from .method import Method
+from .rule_chain import RuleChain
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
 
@@ -23,7 +23,7 @@ NOTHING = make_rule(nothing)  # where no relevance arrives
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 
-def check_range(leaves: Sequence[Any], method: Method) -> None:
+def check_range(leaves: Sequence[Any], method: RuleChain) -> None:
     """Raises ValueError if a concrete input leaves the range that the method's rules suppose."""
     if method.input_range is None:
         return
@@ -52,7 +52,7 @@ def _text(bound: np.ndarray) -> str:
     return f"({', '.join(f'{b:g}' for b in bound)})" if bound.ndim else f"{bound:g}"
 
 
-def rules_for(graph: Graph, method: Method, layers: Sequence[Layer]) -> list[Rule]:
+def rules_for(graph: Graph, method: RuleChain, layers: Sequence[Layer]) -> list[Rule]:
     """Each layer's rule; NotImplementedError for the first layer that has none."""
     for layer in layers:
         # Reverse differentiation opens a branch, but no loop of unknown length; a function with a
@@ -98,7 +98,7 @@ def _no_logits(layer: Layer) -> str:
     )
 
 
-def warn_of_uniform_maps(graph: Graph, method: Method, stacklevel: int) -> None:
+def warn_of_uniform_maps(graph: Graph, method: RuleChain, stacklevel: int) -> None:
     """Warns where the flat rule stands on first layers that read a whole example each: the map then
     has one value for all of its inputs, and shows nothing."""
     first = [layer for layer in graph.layers if layer.first]
@@ -117,7 +117,7 @@ def warn_of_uniform_maps(graph: Graph, method: Method, stacklevel: int) -> None:
         )
 
 
-def _no_rule(graph: Graph, method: Method, layer: Layer) -> str:
+def _no_rule(graph: Graph, method: RuleChain, layer: Layer) -> str:
     if ends := ending(graph):
         return _no_logits(ends[-1])
     register = f"with lrpjax.rules.register({layer.primitive!r}, rule) or "

@@ -10,17 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..graph.reading import Reading
+from ..propagation.explainer import Explainer
+
 
 @dataclass(frozen=True)
-class Control:
-    """A function (model, x, target) to a map, with its name and what is known of it in words."""
+class Control(Explainer):
+    """A method with what is known of it in words. function: (model, x, target) to its map."""
 
     name: str
     known: str
     function: Callable[[Callable, Any, Any], Any]
+    foreign = True
 
-    def __call__(self, model: Callable, x: Any, target: Any) -> Any:
-        return self.function(model, x, target)
+    def explain(self, reading: Reading, x: Any, target: Any) -> Any:
+        return self.function(reading.model, x, target)
 
 
 def input_itself(model: Callable, x: Any, target: Any) -> Any:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
 
 from .._base import checks, jobs
+from .._base.work import chunks, fitting
 from ..graph.reading import Model, Reading, Source, source_of
-from ..methods.table import Explainer, resolve
+from ..methods.lookup import resolve
 from ..planning.claims import require
 from ..propagation.baselines import of_images
 from ..propagation.explain import logits_of, read_for_target
-from ..propagation.layer_statistics import filled_up
-from ..propagation.method import Method
 
-_BYTES = 64 * 2**20  # of the largest layer's values in a chunk: two may be at work at once
 _ENOUGH = 32  # images: with fewer a chunk's products lose speed
 LOGITS = "the model's output"
-Function = Callable[[Callable, Any, Any], Any]  # (model, x, target) to a map of x's shape
 
 
 class Subject:
     """A method and a model at a batch of images, read and checked.
 
-    method: what `lrpjax.attribute` takes, or a function (model, x, target) to a map of x's shape.
+    method: what `lrpjax.attribute` takes.
     target: a class, N classes, or None for the prediction of the model as it is given: it stays the
     explained class when parameters change. chunk: how many images are explained at once by a chain
     of rules (default: equal chunks that keep the largest layer within 64 MiB).
@@ -36,22 +32,18 @@ class Subject:
         self,
         model: Model,
         images: Any,
-        method: str | Explainer | Function,
+        method: Any,
         *,
         target: Any = None,
         chunk: int | None = None,
     ):
         checks.check_images(images)
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk is how many images run at once: at least 1, got {chunk}.")
+        if chunk is not None:
+            checks.check_least(1, chunk=chunk)
         self.source, self.images = source_of(model, images), images
-        self.method: Any
-        if callable(method) and not isinstance(method, Explainer):
-            self.method, self.name = method, function_name(method)
-        else:
-            self.method = resolve(method, model)
-            self.name = self.method.name
-        by_rules = isinstance(self.method, Method)
+        self.method = resolve(method, model)
+        self.name = self.method.name
+        by_rules = self.method.chain is not None
         self.chunk = min(len(images), chunk or len(images)) if by_rules else len(images)
         try:
             self.reading: Reading = self._read(target)
@@ -92,16 +84,16 @@ class Subject:
         in two, which work side by side, where they are large enough."""
         program, count = self.reading.graph.program, len(self.images)
         largest = max(prod(program.shape(value)) for value in program.active)
-        fits = max(1, _BYTES * self.chunk // (4 * largest))
+        fits = max(1, fitting(ceil(largest / self.chunk)) // jobs.THREADS)
         return ceil(count / max(ceil(count / fits), min(jobs.THREADS, count // _ENOUGH)))
 
     def logits(self, images: Any = None) -> np.ndarray:
         """The model's output (N, classes), for other images of the same shape if given."""
         images = self.images if images is None else images
-        graph, consts, count = self.reading.graph, self.reading.consts, len(images)
+        graph, consts = self.reading.graph, self.reading.consts
         parts = [
-            logits_of(graph, consts, [images[filled_up(i, self.chunk, count)]])[: count - i]
-            for i in range(0, count, self.chunk)
+            logits_of(graph, consts, [images[some.index]])[: some.own]
+            for some in chunks(len(images), self.chunk)
         ]
         return np.concatenate([np.asarray(part) for part in parts])
 
@@ -110,11 +102,6 @@ class Subject:
         """The axis of the images' channels; None if they have no axes of space."""
         graph = self.reading.graph
         return graph.axes.feature[graph.program.inputs[0]] if self.images.ndim > 2 else None
-
-
-def function_name(function: Callable) -> str:
-    """Of a function that explains: its `name`, if it has one, else its own."""
-    return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
 
 
 def _is_single(source: Source, images: Any) -> bool:

@@ -13,8 +13,7 @@ import numpy as np
 from .._base.progress import track
 from .._base.results import key_text
 from ..graph.reading import Model
-from ..methods.table import Explainer
-from .maps import Function, Subject
+from .maps import Subject
 from .result import Sanity, summary
 from .similarity import colour_of, measures
 from .states import States
@@ -23,7 +22,7 @@ from .states import States
 def random_logit(
     model: Model,
     images: Any,
-    method: str | Explainer | Function,
+    method: Any,
     *,
     key: jax.Array,
     target: Any = None,

@@ -6,7 +6,7 @@ as arguments of what is compiled, so no randomised model is ever built or compil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -18,9 +18,8 @@ import numpy as np
 from .._base import checks
 from .._base.results import key_text
 from ..graph import Graph
-from ..graph.reading import Reading, Source, as_number, as_single, read_at
+from ..graph.reading import Reading, read_at
 from ..program import constants_behind, is_inexact
-from ..propagation.derivative import resumed
 
 Order = Literal["output", "input", "single"]
 ORDERS = ("output", "input", "single")
@@ -216,36 +215,3 @@ def _initialised(
 
 def _paths(graph: Graph) -> list[str | None]:
     return [graph.paths.get(number) for number in graph.program.consts]
-
-
-@dataclass(frozen=True)
-class Functional:
-    """A model as a function of its constants, by name, and its input (of any shape it takes)."""
-
-    source: Source
-
-    def __call__(self, constants: dict[str, Any], x: Any) -> Any:
-        traced = self.source.traced(x)
-        program = traced.program
-        values = [constants[name] for name in _names(program.consts, traced.paths)]
-        env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
-        env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
-        leaves = map(as_number, jax.tree.leaves(x))
-        env |= dict(zip(program.inputs, leaves, strict=True))
-        env = resumed(program, env, {})  # layers without parameters are named after their scopes
-        return jax.tree.unflatten(traced.out_tree, [env[v] for v in program.outputs])
-
-
-def with_constants(reading: Reading, values: Sequence[Any]) -> Callable:
-    """The model with other values for the constants of its program: a pytree of them."""
-    names = _names(reading.graph.program.consts, reading.graph.paths)
-    return jax.tree_util.Partial(Functional(reading.source), dict(zip(names, values, strict=True)))
-
-
-def _names(consts: Sequence[int], paths: dict[int, str]) -> Iterator[str]:
-    """A unique name for each constant: its path, if it has one."""
-    taken = set[str]()
-    for i, number in enumerate(consts):
-        path = paths.get(number, f"constant_{i}")
-        yield path if path and path not in taken else f"{path}_{i}"
-        taken.add(path)

@@ -11,8 +11,7 @@ import numpy as np
 
 from .._base import checks
 from ..graph.reading import Model
-from ..methods.table import Explainer
-from .maps import Function, Subject
+from .maps import Subject
 from .parameters import Order, parameters, randomised, stops
 from .similarity import colour_of
 from .states import States
@@ -33,7 +32,7 @@ class Cascade:
 def cascade(
     model: Model,
     images: Any,
-    method: str | Explainer | Function,
+    method: Any,
     *,
     key: jax.Array,
     target: Any = None,
@@ -73,7 +72,7 @@ class TwoClasses:
 def two_classes(
     model: Model,
     images: Any,
-    method: str | Explainer | Function,
+    method: Any,
     *,
     classes: tuple[int, int],
     key: jax.Array,

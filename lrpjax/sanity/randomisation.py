@@ -8,6 +8,7 @@ there. Adebayo et al. 2018; as run in Sixt et al. 2020, section 5.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, product
 from operator import itemgetter
@@ -19,12 +20,12 @@ from scipy.stats import entropy
 
 from .._base.progress import track
 from .._base.results import key_text
-from ..graph.reading import Model, as_number
+from ..graph.reading import Model, Reading
+from ..methods.lookup import Explainer, resolve
 from ..methods.smooth import SmoothGrad
 from ..methods.smooth import noise as noise_of
-from ..methods.table import Explainer, resolve
-from ..propagation.method import Method
-from .maps import Function, Subject, function_name
+from ..program.evaluation import as_number
+from .maps import Subject
 from .parameters import Order, parameters, randomised, sharing, stops, unreached
 from .result import Sanity, summary
 from .similarity import colour_of, measures, structured
@@ -39,7 +40,7 @@ STATISTICS = (
 def mprt(
     model: Model,
     images: Any,
-    method: str | Explainer | Function,
+    method: Any,
     *,
     key: jax.Array,
     target: Any = None,
@@ -84,7 +85,7 @@ def mprt(
     states = States(subject, colour, multiplier)
     # Behind the model as given a chain starts with what has most to compute in any case: the values
     # to keep are not ready yet.
-    in_turn = list(range(len(steps)))[:: -1 if isinstance(subject.method, Method) else 1]
+    in_turn = list(range(len(steps)))[:: -1 if subject.method.chain else 1]
     work = [
         (d, some, s)
         for d in range(draws)
@@ -128,7 +129,7 @@ def mprt(
 def smooth_mprt(
     model: Model,
     images: Any,
-    method: str | Explainer | Function,
+    method: Any,
     *,
     key: jax.Array,
     samples: int = 50,
@@ -141,35 +142,40 @@ def smooth_mprt(
     Smoothing takes away what maps change by chance. Hedstrom et al. 2023.
     """
     smoothing, rest = jax.random.split(key)
-    smooth: Any
-    if callable(method) and not isinstance(method, Explainer):
-        smooth = _smoothed(method, samples, noise, smoothing)
-    else:
-        base = resolve(method, model)
-        name = f"{base.name} (smooth)"
-        smooth = SmoothGrad(name=name, base=base, samples=samples, noise=noise, key=smoothing)
+    base = resolve(method, model)
+    smoothed = SmoothGrad if base.nests else OneByOne
+    name = f"{base.name} (smooth)"
+    smooth = smoothed(name=name, base=base, samples=samples, noise=noise, key=smoothing)
     found = mprt(model, images, smooth, key=rest, **options)
     rows = [{**row, "check": "smooth-mprt"} for row in found.rows]
     settings = {**found.settings, "samples": samples, "noise": noise, "key": key_text(key)}
     return Sanity(settings, rows)
 
 
-def _smoothed(function: Function, samples: int, noise: float, key: jax.Array) -> Function:
-    """A function's mean map of noisy inputs, one after the other."""
+@dataclass(frozen=True, kw_only=True)
+class OneByOne(Explainer):
+    """The mean map of noisy inputs of a method that does not nest, one after the other."""
 
-    def smooth(model: Callable, x: Any, target: Any) -> np.ndarray:
+    name: str
+    base: Explainer
+    samples: int
+    noise: float
+    key: jax.Array
+
+    @property
+    def foreign(self) -> bool:
+        return self.base.foreign
+
+    def explain(self, reading: Reading, x: Any, target: Any) -> np.ndarray:
         x = as_number(x)
-        noisy = (x + noise_of(k, x, noise) for k in jax.random.split(key, samples))
-        return np.mean([np.asarray(function(model, each, target)) for each in noisy], 0)
-
-    smooth.__name__ = f"{function_name(function)} (smooth)"
-    return smooth
+        noisy = (x + noise_of(k, x, self.noise) for k in jax.random.split(self.key, self.samples))
+        return np.mean([np.asarray(self.base.explain(reading, n, target)) for n in noisy], 0)
 
 
 def efficient_mprt(
     model: Model,
     images: Any,
-    method: str | Explainer | Function,
+    method: Any,
     *,
     key: jax.Array,
     target: Any = None,

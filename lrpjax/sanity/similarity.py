@@ -52,11 +52,10 @@ def multiplied(maps: np.ndarray, images: np.ndarray, multiplier: str | None) -> 
 
 
 def colour_of(colour: str, method: Any) -> str:
-    """The colour reduction of a method; "auto" is the method's own, and "sum" for a function."""
-    checks.check_known("colour reduction", colour, COLOURS)
-    if colour != "auto":
-        return colour
-    return getattr(method, "colour", "sum")
+    """The colour reduction of a method; "auto" is the method's own."""
+    chosen = method.colour if colour == "auto" else colour
+    checks.check_known("colour reduction", chosen, COLOURS)
+    return chosen
 
 
 def measures(names: str | Sequence[str], method: Any) -> dict[str, Measure]:
@@ -65,7 +64,7 @@ def measures(names: str | Sequence[str], method: Any) -> dict[str, Measure]:
     for name in chosen:
         checks.check_known("similarity", name, SIMILARITIES)
     found = {name: SIMILARITIES[name] for name in chosen}
-    if "ssim" in found and getattr(method, "sparse", False):
+    if "ssim" in found and method.sparse:
         found["ssim"] = partial(ssim, percentile=100)
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -14,15 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks, jobs
+from .._base.work import Chunk, chunks
 from ..graph import Graph
-from ..methods.estimator import Estimator
-from ..methods.table import Explainer
 from ..propagation.baselines import of_images
 from ..propagation.explain import explained
-from ..propagation.layer_statistics import filled_up
-from ..propagation.method import Method
 from .maps import LOGITS, Subject
-from .parameters import by_layer, with_constants
+from .parameters import by_layer
 from .partial_evaluation import Incremental
 from .similarity import multiplied, reduced
 
@@ -44,11 +40,8 @@ class States:
         multiplier: str | None = None,
     ):
         self.subject, self.colour, self.multiplier = subject, colour, multiplier
-        self.chunks = [
-            slice(i, min(i + subject.chunk, len(subject.images)))
-            for i in range(0, len(subject.images), subject.chunk)
-        ]
-        if isinstance(subject.method, Method):
+        self.chunks = [some.slice for some in chunks(len(subject.images), subject.chunk)]
+        if subject.method.chain is not None:
             arguments, tree = jax.tree.flatten(self._arguments(self.chunks[0], {}, None))
             like = tuple(map(jax.typeof, arguments))
             widest = jax.dtypes.canonicalize_dtype(np.float64)
@@ -62,7 +55,7 @@ class States:
 
     def each(self, asked: Iterable[tuple[slice, dict[int, Any], Any]]) -> Iterator[np.ndarray]:
         """states(*asked) of each; two at once, but for a function of the user's, one by one."""
-        at_once = isinstance(self.subject.method, Explainer)
+        at_once = not self.subject.method.foreign
         return (jobs.each if at_once else map)(lambda ask: self(*ask), asked)
 
     def all(self, asked: Iterable[tuple[dict[int, Any], Any]]) -> list[np.ndarray]:
@@ -79,27 +72,19 @@ class States:
         other classes."""
         subject, consts = self.subject, consts or {}
         images = np.asarray(subject.images[chunk])
-        if isinstance(subject.method, Method):
+        if subject.method.chain is not None:
             found = self._propagated(chunk, consts, target)[: len(images)]
         else:
             found = self._explained(consts, subject.target[chunk] if target is None else target)
-        if found.shape != images.shape:
-            raise ValueError(
-                f"{subject.name} gives a map of shape {found.shape} for images of shape "
-                f"{images.shape}: it must have the images' shape."
-            )
-        if not consts and isinstance(subject.method, Explainer):  # others' are counted as dropped
+        if not consts and not subject.method.foreign:  # others' are counted as dropped
             checks.check_maps(subject.name, [found])
         return reduced(multiplied(found, images, self.multiplier), self.colour, subject.channel)
 
     def _explained(self, consts: dict[int, Any], target: Any) -> np.ndarray:
-        """What an estimator, or a function of the user's, gives for all images."""
-        subject, reading, values = self.subject, self.subject.reading, self._values(consts)
-        method: Any = subject.method
-        if isinstance(method, Estimator):
-            return np.asarray(method.explain(replace(reading, consts=values), target)[0])
-        model = with_constants(reading, values)
-        return np.asarray(getattr(method, "attribute", method)(model, subject.images, target))
+        """What a method that is no chain of rules gives for all images."""
+        subject = self.subject
+        reading = subject.reading.holding(self._values(consts)) if consts else subject.reading
+        return np.asarray(subject.method.explain(reading, subject.images, target))
 
     def _propagated(self, chunk: slice, consts: dict[int, Any], target: Any) -> np.ndarray:
         """What a chain of rules gives; the last chunk is filled up."""
@@ -135,7 +120,7 @@ class States:
     def _arguments(self, chunk: slice, consts: dict[int, Any], target: Any) -> tuple:
         """What the computation in parts takes, for the images of a chunk."""
         subject = self.subject
-        index = filled_up(chunk.start, subject.chunk, len(subject.images))
+        index = Chunk(chunk.start, subject.chunk, len(subject.images)).index
         at = subject.target[index] if target is None else target[index - chunk.start]
         x = jnp.asarray(subject.images[index])
         # Labels may be of any integer type (uint8); what is compiled is for one.

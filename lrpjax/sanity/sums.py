@@ -9,9 +9,7 @@ import numpy as np
 
 from .._base.results import key_text
 from ..graph.reading import Model
-from ..methods.table import Explainer
-from ..propagation.method import Method
-from .maps import Function, Subject
+from .maps import Subject
 from .result import Sanity, summary
 from .states import States
 
@@ -19,7 +17,7 @@ from .states import States
 def conservation(
     model: Model,
     images: Any,
-    method: str | Explainer | Function,
+    method: Any,
     *,
     key: jax.Array,
     target: Any = None,
@@ -40,8 +38,8 @@ def conservation(
     without = subject.logits(np.full_like(images[:1], baseline))[0]
     pick = np.arange(len(images)), subject.target
     wanted = {"completeness": logits[pick] - without[subject.target]}
-    if isinstance(subject.method, Method):
-        start = logits[pick] if subject.method.start == "logit" else np.ones(len(images))
+    if (chain := subject.method.chain) is not None:
+        start = logits[pick] if chain.start == "logit" else np.ones(len(images))
         wanted = {"conservation": start} | wanted
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.stack([np.abs(sums - b) / np.abs(b) for b in wanted.values()])

@@ -190,9 +190,9 @@ def test_a_place_is_joined_to_itself_by_the_identity():
 def test_chunks_change_nothing(monkeypatch, start, at_once):
     whole = lrp.chain(NET, X, "lrp-zplus", start=start).dense()
     # conv1's output is the largest.
-    monkeypatch.setattr(matrices, "_BYTES", at_once * 48 * 8)
+    monkeypatch.setattr(matrices, "BYTES", at_once * 48 * 8)
     op = lrp.chain(NET, X, "lrp-zplus", start=start)
-    assert op.chunk == at_once
+    assert op.at_once == at_once
     close(op.dense(), np.asarray(whole))
 
 

@@ -147,7 +147,7 @@ NAN_WEIGHTS = np.where(W.T > 0, np.nan, W.T)
 m = lrp.methods
 CALLS = {
     "method: misspelled": (lambda: m.get("lrp-flatt"), (ValueError, "'lrp-flatt'.*lrp-flat[,.]")),
-    "method: nothing like it": (lambda: m.get("?"), (ValueError, "no method.*lrp-z.*guided-bp")),
+    "method: nothing like it": (lambda: m.get("?"), (ValueError, "no method.*guided-bp.*lrp-z")),
     "method: no name": (lambda: attribute(MODEL, method=3), (TypeError, "name.*Method.*3")),
     "method: sum": (lambda: m.get("lrp-alpha2-beta0"), (ValueError, "alpha - beta = 1.*beta=0")),
     "method: no range": (lambda: m.get("epsilon-gamma-box"), (ValueError, "range.*low=.*high=")),

@@ -46,7 +46,7 @@ def fitted(weights, images):
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_statistics_are_those_of_numpy_whatever_the_batch(weights, images, forward, batch):
     model, x = jax.tree_util.Partial(forward, weights), np.asarray(images) + 1e4
-    found = statistics(model, x, "fc1", batch=batch)
+    found = statistics(model, x, "fc1", chunk=batch)
     features = x @ np.asarray(weights["fc1"])
     assert found.count == 7 and found.layer == "fc1"
     np.testing.assert_allclose(found.mean, features.mean(0), rtol=EXACT)
@@ -87,12 +87,12 @@ def test_statistics_need_two_finite_images_and_a_layer(weights, images):
     for few in (images[:1], [1.0, 2.0]):
         with pytest.raises(ValueError, match="at least 2 images"):
             fit(few)
-    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
-        fit(images, batch=0)
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        fit(images, chunk=0)
     with pytest.raises(ValueError, match="no layer 'fc7'; the nearest are fc"):
         fit(images, layer="fc7")
     with pytest.raises(ValueError, match="NaN or infinity in the input"):
-        fit(images.at[-1, 0].set(jnp.nan), batch=3)  # in the last batch
+        fit(images.at[-1, 0].set(jnp.nan), chunk=3)  # in the last batch
 
 
 def test_a_layer_that_mixes_the_images_is_refused(weights, images):

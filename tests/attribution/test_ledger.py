@@ -12,6 +12,7 @@ import pytest
 import lrpjax as lrp
 from lrpjax import rules
 from lrpjax.composites import by_kind, or_else
+from lrpjax.planning import ledger
 from lrpjax.planning.ledger import TERMS
 from lrpjax.propagation.explain import read_for_target
 from lrpjax.rules import Account, rule
@@ -345,7 +346,7 @@ def test_what_is_told_costs_no_product(method):
     reading = read_for_target(model, X.astype("float32"), method, 0)
     arguments = reading.graph, method, reading.consts, reading.leaves, 0
     count = lambda told: (
-        lrp.ledger.explain.lower(*arguments, told=told).compile().as_text().count(" dot(")
+        ledger.explain.lower(*arguments, told=told).compile().as_text().count(" dot(")
     )
     assert count(True) == count(False) > 0
 

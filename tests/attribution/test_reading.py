@@ -56,7 +56,7 @@ MEASURES = {
     "iba": lambda m: lrp.attribute(m, X, bits(m), target=0),
     "matrix": lambda m: lrp.matrix(m, X[:1], "lrp-z", layer="fc"),
     "statistics": lambda m: lrp.bottleneck.statistics(m, X, "conv").mean,
-    "patterns": lambda m: lrp.patterns.fit(m, X, batch=2).a["fc"],
+    "patterns": lambda m: lrp.patterns.fit(m, X, chunk=2).a["fc"],
     "csc": lambda m: convergence.csc(m, X, "lrp-zplus", key=KEY).rows,
     "singular values": lambda m: convergence.singular_values(m, X, "lrp-z", key=KEY, k=2).rows,
     "growth": lambda m: convergence.lyapunov(m, X, "lrp-z", key=KEY).rows,

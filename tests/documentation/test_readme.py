@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from lrpjax.cli import app
-from lrpjax.methods.table import TABLE
+from lrpjax.methods.lookup import TABLE
 from lrpjax.rules import coverage, register
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -127,11 +127,11 @@ CHUNKED = {
 
 
 @pytest.mark.parametrize("case", CHUNKED)
-def test_the_chunk_does_not_change_the_result(case):
-    found = lambda chunk: attribute(X, case.split()[0], chunk=chunk, **CHUNKED[case])
+def test_what_runs_at_once_does_not_change_the_result(case):
+    found = lambda at_once: attribute(X, case.split()[0], at_once=at_once, **CHUNKED[case])
     whole = found(None)
-    for chunk in (3, 1000):
-        close(found(chunk), whole)
+    for at_once in (3, 1000):
+        close(found(at_once), whole)
     close(jax.jit(lambda: found(3))(), whole)  # one program, where the others are a loop
 
 
@@ -228,9 +228,9 @@ REFUSED = {
         {"window": 2, "baseline": np.zeros((2, *X.shape[1:]))},
         r"2 inputs for 3 images.*baselines=",
     ),
-    "no chunk of paths": ("integrated-gradients", {"chunk": 0}, "chunk.*0"),
-    "no chunk of samples": ("smooth-grad", {"chunk": 0, "key": KEY}, "chunk.*0"),
-    "no chunk of windows": ("occlusion", {"window": 2, "chunk": -1}, "chunk.*-1"),
+    "no chunk of paths": ("integrated-gradients", {"at_once": 0}, "at_once.*0"),
+    "no chunk of samples": ("smooth-grad", {"at_once": 0, "key": KEY}, "at_once.*0"),
+    "no chunk of windows": ("occlusion", {"window": 2, "at_once": -1}, "at_once.*-1"),
     "unknown dual": ("contrastive-lrp", {"dual": "both"}, "dual.*classes.*weights.*'both'"),
     "unknown dual of Excitation BP": ("contrastive-excitation-bp", {"dual": None}, "dual.*None"),
 }  # fmt: skip

@@ -15,10 +15,11 @@ from scipy import integrate, stats
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
+import lrpjax as lrp
 from lrpjax import bottleneck
 from lrpjax.graph.reading import environment, read
 from lrpjax.methods.bottleneck import InformationBottleneck, Statistics, iba, information, smooth
-from lrpjax.propagation.derivative import resumed
+from lrpjax.program.evaluation import resumed
 
 EXACT = 1e-10  # float64 sums of up to a few thousand terms
 FITTED = 1e-6  # four Adam steps along central differences, each right to about 1e-9
@@ -242,7 +243,7 @@ def test_the_input_is_a_layer_too(run, model, images):
 
 def test_as_a_method_bits_are_spread_over_channels(run, model, images, fitted):
     method = InformationBottleneck("conv", fitted, jax.random.key(5), samples=3)
-    found, expected = method.attribute(model, images[:3], target=1), run(target=1)
+    found, expected = lrp.attribute(model, images[:3], method, target=1), run(target=1)
     assert method.name == "iba" and found.shape == (3, 8, 6, 2)
     np.testing.assert_array_equal(found[..., 0], found[..., 1])
     np.testing.assert_allclose(found.sum(-1), expected.relevance, rtol=EXACT)

@@ -21,6 +21,7 @@ from nets_derivative import (
 )
 
 import lrpjax as lrp
+from lrpjax.planning import ledger
 from lrpjax.propagation.explain import read_for_target
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -224,7 +225,7 @@ def test_arrays_that_a_derivative_holds_are_arguments():
     reading = read_for_target(made(w), X, lrp.methods.get("gradient"), 0)
     consts = [other if c is w else c for c in reading.consts]
     method = lrp.methods.get("gradient")
-    _, (found,), _ = lrp.ledger.explain(reading.graph, method, consts, reading.leaves, 0, told=True)
+    _, (found,), _ = ledger.explain(reading.graph, method, consts, reading.leaves, 0, told=True)
     close(found, pulled(made(other), X, np.eye(3)[[0] * 4]))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import lrpjax as lrp
 from lrpjax.images import bundled_images
-from lrpjax.methods.table import TABLE
+from lrpjax.methods.lookup import TABLE
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -11,7 +11,7 @@ import pytest
 
 import lrpjax as lrp
 from lrpjax.methods import get
-from lrpjax.methods.table import TABLE
+from lrpjax.methods.lookup import TABLE
 from lrpjax.sanity.similarity import colour_of
 
 ROWS = {}  # function: its rows
@@ -41,17 +41,17 @@ def test_help_shows_formula_source_and_options(name):
 
 def test_the_options_of_the_estimators_are_in_their_signatures():
     wanted = {
-        "integrated_gradients": "base steps quadrature baseline baselines chunk",
-        "smooth_grad": "base key samples noise form chunk",
+        "integrated_gradients": "base steps quadrature baseline baselines at_once",
+        "smooth_grad": "base key samples noise form at_once",
         "iba": "layer statistics key beta steps samples learning_rate sigma chunk",
     }
     for name, options in wanted.items():
         assert list(inspect.signature(CONSTRUCTORS[name]).parameters) == options.split()
-    made = get("smooth-grad", key=jax.random.key(0), samples=3, noise=0.5, form="square", chunk=2)
-    assert (made.samples, made.noise, made.form, made.chunk) == (3, 0.5, "square", 2)
-    path = get("integrated-gradients", steps=3, quadrature="left", baseline=2.0, chunk=2)
+    made = get("smooth-grad", key=jax.random.key(0), samples=3, noise=0.5, form="square", at_once=2)
+    assert (made.samples, made.noise, made.form, made.at_once) == (3, 0.5, "square", 2)
+    path = get("integrated-gradients", steps=3, quadrature="left", baseline=2.0, at_once=2)
     baseline = float(path.baseline.inputs)
-    assert (path.steps, path.quadrature, baseline, path.chunk) == (3, "left", 2, 2)
+    assert (path.steps, path.quadrature, baseline, path.at_once) == (3, "left", 2, 2)
 
 
 # Sixt et al. 2020, appendix: by max |R| over the colours the gradient and its relatives.

@@ -56,7 +56,7 @@ def test_patterns_of_a_convolution_are_those_of_its_patches(mode, stride, paddin
     x = jax.random.normal(getkey(), (6, 7, 7, 2))
     options = {"window_strides": (stride,) * 2, "padding": [(padding,) * 2] * 2}
     fitted = lrp.patterns.fit(
-        lambda x: jax.nn.relu(conv(x, w, b, **options)), x, mode=mode, batch=4, patches=None
+        lambda x: jax.nn.relu(conv(x, w, b, **options)), x, mode=mode, chunk=4, patches=None
     )
     (a,) = fitted.a.values()
     X = patches_of(np.asarray(x), 3, stride, padding)
@@ -69,7 +69,7 @@ def test_dense_layers_and_the_last_one_without_a_relu(mode, getkey):
     b1, b2 = jax.random.normal(getkey(), (4,)), jax.random.normal(getkey(), (3,))
     x = jax.random.normal(getkey(), (50, 5))
     model = lambda x: jax.nn.relu(x @ W1 + b1) @ W2 + b2
-    first, last = lrp.patterns.fit(model, x, mode=mode, batch=16).a.values()
+    first, last = lrp.patterns.fit(model, x, mode=mode, chunk=16).a.values()
     h = np.maximum(np.asarray(x @ W1 + b1), 0)
     close(first, patterns_of(np.asarray(x), np.asarray(W1), np.asarray(b1), mode))
     close(last, patterns_of(h, np.asarray(W2), np.asarray(b2), "linear"))
@@ -137,7 +137,7 @@ def test_the_grid_visits_every_patch(getkey):
 def test_batches_do_not_matter(getkey):
     w, x = jax.random.normal(getkey(), (5, 4)), jax.random.normal(getkey(), (23, 5))
     model = lambda x: jax.nn.relu(x @ w)
-    fits = [lrp.patterns.fit(model, x, batch=b) for b in (1, 7, 23)]
+    fits = [lrp.patterns.fit(model, x, chunk=b) for b in (1, 7, 23)]
     fits.append(lrp.patterns.fit(model, iter([x[:3], x[3:20], x[20:]])))
     for fitted in fits[1:]:
         close(fitted.a["w"], fits[0].a["w"])
@@ -279,7 +279,7 @@ def test_patterns_that_cannot_be_fitted_read_or_used_are_refused(tmp_path, getke
         (ValueError, "pattern-net needs patterns", lambda: lrp.attribute(dense, x, "pattern-net")),
         (TypeError, "lrpjax.patterns.fit", lambda: get("pattern-net", patterns={"w": x})),
         (ValueError, "mode", lambda: fit(dense, x, mode="other")),
-        (ValueError, "batch must be at least 1", lambda: fit(dense, x, batch=0)),
+        (ValueError, "chunk must be at least 1", lambda: fit(dense, x, chunk=0)),
         (ValueError, "patches must be at least 1", lambda: fit(dense, x, patches=0)),
         (ValueError, "at least one image", lambda: fit(dense, x[:0])),
         (ValueError, "at least one image", lambda: fit(dense, [])),

@@ -15,7 +15,7 @@ import lrpjax as lrp
 from lrpjax._base.compat import jaxpr_as_fun
 from lrpjax.planning import ledger
 from lrpjax.sanity.maps import Subject
-from lrpjax.sanity.parameters import parameters, stops, with_constants
+from lrpjax.sanity.parameters import parameters, stops
 from lrpjax.sanity.partial_evaluation import Incremental
 from lrpjax.sanity.states import TARGET, States
 
@@ -128,8 +128,9 @@ def test_maps_of_all_states_are_those_of_a_model_with_these_parameters(method, o
     for swapped, maps, again in zip(asked, kept, anew, strict=True):
         np.testing.assert_array_equal(maps, again)
         values = [swapped[0].get(i, value) for i, value in enumerate(subject.reading.consts)]
-        other = with_constants(subject.reading, values)
-        expected = lrp.attribute(other, oracle.images(4), method, target=subject.target)
+        other = subject.reading.holding(values).model
+        anew_read = lambda x, other=other: other(x)
+        expected = lrp.attribute(anew_read, oracle.images(4), method, target=subject.target)
         np.testing.assert_allclose(maps, expected, rtol=1e-10, atol=1e-12)
 
 

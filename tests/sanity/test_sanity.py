@@ -126,7 +126,7 @@ METHODS = {
     "contrastive-lrp": "contrastive-lrp",
     "smooth-grad": lrp.methods.get("smooth-grad", key=jax.random.key(5), samples=3),
     "smooth lrp": lrp.methods.get(
-        "smooth-grad", base="lrp-epsilon", key=jax.random.key(5), samples=3, chunk=2
+        "smooth-grad", base="lrp-epsilon", key=jax.random.key(5), samples=3, at_once=2
     ),
     "integrated-gradients": lrp.methods.get("integrated-gradients", steps=3),
     "occlusion": lrp.methods.get("occlusion", window=5, stride=5),

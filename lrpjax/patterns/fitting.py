@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .._base import checks
-from .._base.progress import track
 from .._base.tensors import listed, misfits
+from .._base.work import chunks
 from ..graph import Graph, Layer
 from ..graph.reading import Model, environment, read_at, source_of
 from ..layers import make_linear
@@ -102,12 +102,12 @@ def fit(
     images: Any,
     *,
     mode: str = "relu",
-    batch: int = 64,
+    chunk: int = 64,
     patches: int | None = 9,
 ) -> Patterns:
     """Fits a pattern for every neuron of every convolution and dense layer of a model.
 
-    images: inputs (N, ...), taken `batch` at a time, or an iterable of batches; what is kept are
+    images: inputs (N, ...), taken `chunk` at a time, or an iterable of batches; what is kept are
     running means, whose size does not depend on the number of images. A neuron is an output
     feature, and its examples are the patches x that it sees, with y = w^T x:
 
@@ -122,11 +122,11 @@ def fit(
     """
     if mode not in MODES:
         raise ValueError(f"The mode is {' or '.join(map(repr, MODES))}, got {mode!r}.")
-    checks.check_least(1, batch=batch)
+    checks.check_least(1, chunk=chunk)
     if patches is not None:
         checks.check_least(1, patches=patches)
     whole = hasattr(images, "shape")
-    batches = _batches(images, batch) if whole else images
+    batches = _batches(images, chunk) if whole else images
     state = reading = source = None
     for turn, x in enumerate(batches):
         source = source or source_of(model, images if whole else x)
@@ -145,9 +145,8 @@ def fit(
     return Patterns(a, w, mode)
 
 
-def _batches(images: Any, batch: int) -> Iterator[Any]:
-    for i in track(range(0, len(images), batch), "patterns"):
-        yield images[i : i + batch]
+def _batches(images: Any, chunk: int) -> Iterator[Any]:
+    return (images[some.slice] for some in chunks(len(images), chunk, "patterns"))
 
 
 def _unit_response(c: jax.Array, w: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -6,20 +6,22 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
+import jax
+
 from .._base.text import columns
 from ..composites import stabilised, uniform
 from ..graph.reading import model_of
 from ..propagation.entries import FAMILIES, NOTATION, STABILISERS, TABLE
+from ..propagation.explainer import Explainer, explainer
 from ..propagation.method import Method
-from .bottleneck import InformationBottleneck
-from .estimator import Estimator
 
 
-def based(method: str | Method | Estimator) -> Method | Estimator:
+def based(method: str | Explainer) -> Explainer:
     """The method that another is over, as a value."""
-    if not isinstance(method, str | Method | Estimator):
+    found = get(method) if isinstance(method, str) else explainer(method)
+    if not found.nests:
         raise TypeError(f"The base is a method's name or value, got {method!r}.")
-    return get(method) if isinstance(method, str) else method
+    return found
 
 
 _COMMON = (
@@ -29,7 +31,6 @@ _COMMON = (
     "attention",
     "stabiliser",
 )  # what `get` takes for every chain of rules
-Explainer = Method | Estimator | InformationBottleneck  # what `lrpjax.attribute` takes
 
 
 def get(name: str, **options: Any) -> Any:
@@ -56,7 +57,7 @@ def get(name: str, **options: Any) -> Any:
         raise ValueError(f"There is no method {name!r}; the nearest are {', '.join(near)}.")
     else:
         made = TABLE[name].make(**options)
-    if common and not isinstance(made, Method):
+    if common and made.chain is None:
         raise ValueError(
             f"{name} has no option {next(iter(common))!r}: give it to the base method, as in "
             f"base=lrpjax.methods.get(..., {next(iter(common))}=...)."
@@ -80,14 +81,14 @@ def _with_attention(method: Any, attention: str) -> Any:
     return replace(method, name=name, composite=uniform(method.composite))
 
 
-def resolve(method: str | Explainer, model: Any) -> Explainer:
+def resolve(method: Any, model: Any, *, key: jax.Array | None = None) -> Explainer:
     """The method as a value. What a method needs of a model, its `input_range` or its `patterns`,
-    is taken from there."""
-    if isinstance(method, Explainer):
-        return method
+    is taken from there; a key, for one that draws, is the one given here."""
     if not isinstance(method, str):
-        raise TypeError(f"A method is a name or an lrpjax.methods.Method, got {method!r}.")
+        return explainer(method)
     needs = TABLE[method].needs if method in TABLE else ""
+    if needs == "key" and key is not None:
+        return get(method, key=key)
     given = getattr(model_of(model), needs, None) if needs in ("input_range", "patterns") else None
     if given is None:
         return get(method)
@@ -96,14 +97,14 @@ def resolve(method: str | Explainer, model: Any) -> Explainer:
     return get(method, low=given[0], high=given[1])
 
 
-def resolve_chain(method: str | Explainer, model: Any) -> Method:
+def resolve_chain(method: str | Method, model: Any) -> Method:
     """As `resolve`; ValueError for a method that is no chain of rules."""
     found = resolve(method, model)
-    if not isinstance(found, Method):
+    if found.chain is None:
         raise ValueError(
             f"{found.name} is not a chain of rules: it explains a target with lrpjax.attribute."
         )
-    return found
+    return found.chain
 
 
 def table() -> str:
