@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .._base.files import writing
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
@@ -199,7 +199,6 @@ def _draw(name, maps, explained: _Explained, out: Path, shared_scale: bool, over
     from ..report import plots
 
     folder = out / _file_name(name)
-    writable(folder)
     shared, note = None, ""
     if shared_scale:
         _, shared = plots.normalise(maps.sum(-1))
@@ -217,7 +216,7 @@ def _draw(name, maps, explained: _Explained, out: Path, shared_scale: bool, over
             title=name,
             caption=caption + note,
         )
-        figure.savefig(file, dpi=DPI)
+        _write_figure(file, figure)
         row = {"image": image, "method": name, "target": int(explained.targets[i])}
         row |= {"target_name": explained.target(i), "predicted": explained.predicted(i)}
         row |= {"logit": explained.logit(i), "sum": float(reduced.sum(dtype=float))}
@@ -241,20 +240,22 @@ def _draw_sheet(out: Path, maps: Mapping, explained: _Explained, shared_scale, o
         shared_scale=shared_scale,
         overlay=overlay,
     )
-    figure.savefig(out / "sheet.png", dpi=DPI)
+    _write_figure(out / "sheet.png", figure)
     if len(captions) > SHEET_ROWS:
         say(f"The sheet shows the first {SHEET_ROWS} of {len(captions)} images.")
 
 
+def _write_figure(path: Path, figure: Any) -> None:
+    with writing(path) as stream:
+        figure.savefig(stream, format="png", dpi=DPI)
+
+
 def _write_arrays(path: Path, maps: Mapping[str, Any], explained: _Explained) -> None:
-    """Whole or not at all."""
     import numpy as np
 
-    partial_file = path.with_name(path.name + ".part")
     about = {"names": explained.names, "targets": explained.targets, "logits": explained.logits}
-    with partial_file.open("wb") as stream:
+    with writing(path) as stream:
         np.savez(stream, **maps, **about)
-    os.replace(partial_file, path)
 
 
 def _table(explained: _Explained, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

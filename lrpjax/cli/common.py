@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .._base.files import write_whole
+
 console = Console()
 IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
 NAMED = ("cifar10", *IMAGENET)
@@ -201,5 +203,4 @@ def writable(folder: Path) -> None:
 
 
 def write_json(path: Path, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    writable(path.parent)
-    path.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1))
+    write_whole(path, json.dumps({"settings": settings, "rows": rows}, indent=1))

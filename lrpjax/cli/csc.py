@@ -71,7 +71,6 @@ def csc(
         for file in plots.save(result.plot(scale=scale), out / f"csc_{scale}")
     ]
     if json_file is not None:
-        writable(json_file.parent)
         result.save(json_file)
     say_skipped(result.settings)
     shown = ", ".join(str(f) for f in files if f.suffix == ".png")

@@ -52,7 +52,6 @@ def simulate(
     say(f"\n{_rates(result)}")
     files = plots.save(result.plot(), out / "simulation")
     if json_file is not None:
-        writable(json_file.parent)
         result.save(json_file)
     say(f"\nFigures: {', '.join(map(str, files))}\nResults: {results}")
 
