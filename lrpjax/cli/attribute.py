@@ -110,11 +110,10 @@ def attribute(
         say(_table(explained, {name: rows[name] for name in finished}))
         say(f"\nPictures: {out / 'sheet.png'}, {out / 'METHOD' / 'IMAGE.png'}")
         say(f"Arrays: {out / 'maps.npz'}")
-    if json_file is not None:
-        options = {"target": target, "methods": finished, "seed": seed}
-        looks = {"shared_scale": shared_scale, "overlay": overlay}
-        settings = {**inputs.settings, **options, **looks}
-        write_json(json_file, settings, [row for name in finished for row in rows[name]])
+    options = {"target": target, "methods": finished, "seed": seed}
+    looks = {"shared_scale": shared_scale, "overlay": overlay}
+    settings = {**inputs.settings, **options, **looks}
+    write_json(json_file, settings, [row for name in finished for row in rows[name]])
     say_skipped(inputs.settings)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

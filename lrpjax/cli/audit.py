@@ -22,6 +22,7 @@ from .common import (
     say,
     say_skipped,
     writable,
+    write_text,
 )
 
 IMAGES = 10  # of the bundled ones
@@ -111,8 +112,7 @@ def audit(
     say("Drawing the report ...")
     found.save(out / "audit.html")
     found.to_json(out / "audit.json")
-    if json_file is not None:
-        found.to_json(json_file)
+    write_text(json_file, found.to_json())
     rows = [{k: row[k] for k in ("method", "level", "verdict")} for row in found.summary]
     say(columns(rows))
     say_skipped(found.settings)

@@ -21,6 +21,7 @@ from .common import (
     say,
     say_skipped,
     writable,
+    write_json,
 )
 
 
@@ -70,8 +71,7 @@ def csc(
         for scale in ("linear", "log")
         for file in plots.save(result.plot(scale=scale), out / f"csc_{scale}")
     ]
-    if json_file is not None:
-        result.save(json_file)
+    write_json(json_file, result.settings, result.rows)
     say_skipped(result.settings)
     shown = ", ".join(str(f) for f in files if f.suffix == ".png")
     say(f"\nFigures: {shown} (and .svg)")

@@ -28,8 +28,7 @@ def plan(
         checked = made.check(inputs.x)
         rows = checked.rows
         say(f"\n{checked}")
-    if json_file is not None:
-        write_json(json_file, inputs.settings, rows)
+    write_json(json_file, inputs.settings, rows)
 
 
 def methods(json_file: JsonOption = None) -> None:
@@ -37,8 +36,5 @@ def methods(json_file: JsonOption = None) -> None:
     from .. import methods as known
 
     say(known.table())
-    if json_file is not None:
-        rows = [
-            {"method": n, "formula": e.formula, "source": e.source} for n, e in known.TABLE.items()
-        ]
-        write_json(json_file, {}, rows)
+    rows = [{"method": n, "formula": e.formula, "source": e.source} for n, e in known.TABLE.items()]
+    write_json(json_file, {}, rows)

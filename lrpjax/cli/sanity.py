@@ -20,6 +20,7 @@ from .common import (
     say,
     say_skipped,
     writable,
+    write_json,
 )
 
 METHODS = ["lrp-alpha1-beta0", "lrp-alpha2-beta1", "lrp-z", "guided-bp", "gradient"]
@@ -126,8 +127,8 @@ def sanity(
         if rows:
             say(f"\n{_table(rows)}")
             files += plots.save(draw(rows), out / name)
-    if json_file is not None and found.rows:
-        found.save(json_file)
+    if found.rows:
+        write_json(json_file, found.settings, found.rows)
     say_skipped(found.settings)
     if files:
         shown = ", ".join(str(f) for f in files if f.suffix == ".png")

@@ -96,8 +96,7 @@ def spectrum(
         whole = Profile.load(out / "results.json")
         files = plots.save(whole.plot(), out / "spectrum")
         rows = [*whole.rows, *(row for _, c in finished().values() if c for row in c.rows)]
-        if json_file is not None:
-            write_json(json_file, whole.settings, rows)
+        write_json(json_file, whole.settings, rows)
         say_skipped(whole.settings)
         say(f"\nFigure: {files[0]} (and .svg)\nResults: {out / 'results.json'}")
     if cut_short:
