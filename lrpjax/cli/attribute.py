@@ -19,6 +19,7 @@ from .common import (
     ModelOption,
     WeightsOption,
     class_number,
+    images_option,
     load,
     make_method,
     run_jobs,
@@ -36,13 +37,9 @@ DPI = 150
 
 
 def attribute(
-    images: Annotated[
+    files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="IMAGE",
-            show_default=False,
-            help=f"Image files, folders or an .npz with `images`. Default: {BUNDLED} bundled ones.",
-        ),
+        typer.Argument(metavar="IMAGE", show_default=False, help="The same as --images IMAGE."),
     ] = None,
     method: Annotated[
         list[str] | None,
@@ -57,6 +54,7 @@ def attribute(
             "Default: each image's largest logit."
         ),
     ] = None,
+    images: Annotated[list[Path] | None, images_option(BUNDLED)] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures and arrays.")] = Path(
@@ -88,7 +86,7 @@ def attribute(
     from .. import attribute as relevance_of
 
     writable(out)
-    network, inputs = load(model, weights, images, bundled=BUNDLED)
+    network, inputs = load(model, weights, [*(images or []), *(files or [])], bundled=BUNDLED)
     chosen = {name: make_method(name, network, seed=seed) for name in method or METHODS}
     explained = _explain(network, inputs, target)
     maps: dict[str, Any] = {}

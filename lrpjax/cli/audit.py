@@ -13,11 +13,11 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
     class_number,
+    images_option,
     load,
     say,
     say_skipped,
@@ -62,7 +62,7 @@ def audit(
     two_classes: Annotated[
         str | None, typer.Option(help="These classes: two names or numbers, with a comma.")
     ] = None,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option(IMAGES)] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,

@@ -21,6 +21,7 @@ from .._base.files import write_whole
 console = rich.get_console()
 IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
 NAMED = ("cifar10", *IMAGENET)
+BUNDLED = 20  # images
 INTERRUPTED = 130  # the exit status after Ctrl-C
 STDOUT = Path("-")  # of --json
 _stdout: ContextVar[TextIO | None] = ContextVar("standard output", default=None)
@@ -59,10 +60,6 @@ WeightsOption = Annotated[
         "repository, or random. Default: trained ones (those of ImageNet are fetched once)."
     ),
 ]
-ImagesOption = Annotated[
-    list[Path] | None,
-    typer.Option(help="A folder, image files or an .npz with `images`. Default: the bundled 20."),
-]
 JsonOption = Annotated[
     Path | None,
     typer.Option(
@@ -72,6 +69,15 @@ JsonOption = Annotated[
         "standard error.",
     ),
 ]
+
+
+def images_option(bundled: int = BUNDLED) -> Any:
+    """--images, for list[Path] | None, of a command that takes so many bundled ones by itself."""
+    return typer.Option(
+        "--images",
+        help="An image file, a folder of them or an .npz with `images` (repeatable). Default: "
+        f"{bundled} bundled ones.",
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Inputs:
 
 
 def load(
-    name: str, weights: str | None, sources: Sequence[Path] | None, *, bundled: int = 20
+    name: str, weights: str | None, sources: Sequence[Path] | None, *, bundled: int = BUNDLED
 ) -> tuple[Any, Inputs]:
     """The model and its input images: those of `sources`, or as many of the bundled ones."""
     import jax.numpy as jnp

@@ -11,10 +11,10 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
+    images_option,
     load,
     make_method,
     run_jobs,
@@ -40,7 +40,7 @@ def csc(
         str | None, typer.Option(help="Layers to measure, with commas. Default: all below.")
     ] = None,
     vectors: Annotated[int, typer.Option(help="Random vectors per image.", min=2)] = 5,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option()] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import ImagesOption, JsonOption, ModelOption, WeightsOption, load, say, write_json
+from .common import JsonOption, ModelOption, WeightsOption, images_option, load, say, write_json
 
 
 def plan(
     method: Annotated[str, typer.Argument(help="A method's name; see `lrpjax methods`.")],
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option()] = None,
     check: Annotated[bool, typer.Option(help="Also run it: folding and conservation.")] = False,
     json_file: JsonOption = None,
 ) -> None:

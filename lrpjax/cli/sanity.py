@@ -10,10 +10,10 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
+    images_option,
     load,
     make_method,
     run_jobs,
@@ -57,7 +57,7 @@ def sanity(
     multiplier: Annotated[
         str | None, typer.Option(help="Compare the maps times the input, or divided by it.")
     ] = None,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option()] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random parameters and classes.")] = 0,

@@ -10,10 +10,10 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
+    images_option,
     load,
     make_method,
     run_jobs,
@@ -42,7 +42,7 @@ def spectrum(
     certificate: Annotated[
         bool, typer.Option(help="Also the certificate of the first image.")
     ] = True,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option(IMAGES)] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,

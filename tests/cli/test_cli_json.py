@@ -62,8 +62,7 @@ def run(tmp_path, monkeypatch, command_line):
     np.savez(tmp_path / "images.npz", images=pixels)
 
     def call(name, *arguments, model="net"):
-        images = ["images.npz"] if name == "attribute" else ["--images", "images.npz"]
-        given = ["--model", f"talkative:{model}", *images]
+        given = ["--model", f"talkative:{model}", "--images", "images.npz"]
         takes = name not in ("methods", "simulate", "train")
         return command_line(name, *arguments, *(given if takes else []))
 
