@@ -22,6 +22,7 @@ from .common import (
     images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
@@ -41,12 +42,7 @@ def attribute(
         list[Path] | None,
         typer.Argument(metavar="IMAGE", show_default=False, help="The same as --images IMAGE."),
     ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"A method (repeatable); see `lrpjax methods`. Default: {', '.join(METHODS)}."
-        ),
-    ] = None,
+    method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     target: Annotated[
         str | None,
         typer.Option(

@@ -19,6 +19,7 @@ from .common import (
     class_number,
     images_option,
     load,
+    method_option,
     say,
     say_skipped,
     writable,
@@ -30,10 +31,7 @@ SAMPLING = ("integrated-gradients", "smooth-grad", "occlusion")
 
 
 def audit(
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="A method (repeatable). Default: the paper's chains of rules."),
-    ] = None,
+    method: Annotated[list[str] | None, method_option("the paper's chains of rules")] = None,
     all_methods: Annotated[
         bool,
         typer.Option(
@@ -84,7 +82,7 @@ def audit(
     writable(out)
     network, inputs = load(model, weights, images, bundled=IMAGES)
     key = jax.random.key(seed)
-    chosen: list[Any] = list(method or auditing.PAPER)
+    chosen: list[Any] = list(dict.fromkeys(method or auditing.PAPER))
     if all_methods:
         chosen += [*SAMPLING, _iba(network, inputs.x, key)]
     pair, labels = _pair(network, weights, two_class, two_classes)

@@ -71,6 +71,13 @@ JsonOption = Annotated[
 ]
 
 
+def method_option(default: str) -> Any:
+    """--method, for list[str] | None, of a command that takes these methods by itself."""
+    return typer.Option(
+        "--method", help=f"A method (repeatable); see `lrpjax methods`. Default: {default}."
+    )
+
+
 def images_option(bundled: int = BUNDLED) -> Any:
     """--images, for list[Path] | None, of a command that takes so many bundled ones by itself."""
     return typer.Option(

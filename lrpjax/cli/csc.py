@@ -17,6 +17,7 @@ from .common import (
     images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
@@ -26,9 +27,7 @@ from .common import (
 
 
 def csc(
-    method: Annotated[
-        list[str] | None, typer.Option(help="A method (repeatable). Default: all of them.")
-    ] = None,
+    method: Annotated[list[str] | None, method_option("all chains of rules")] = None,
     start: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,8 +93,10 @@ def _measure(method, start, layers, vectors, images, model, weights, seed, out) 
     done: dict[tuple, CSC] = {}
 
     def collected() -> CSC:
-        rows = [row for job in jobs if job in done for row in done[job].rows]
-        return CSC({**settings, "methods": [j[0] for j in jobs if j in done]}, rows)
+        finished = [job for job in jobs if job in done]
+        rows = [row for job in finished for row in done[job].rows]
+        methods = list(dict.fromkeys(name for name, _ in finished))
+        return CSC({**settings, "methods": methods}, rows)
 
     def measure(job: tuple) -> CSC:
         name, where = job

@@ -16,6 +16,7 @@ from .common import (
     images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
@@ -28,10 +29,7 @@ RANDOMISATION, LOGIT = "mprt", "random-logit"
 
 
 def sanity(
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help=f"A method (repeatable). Default: {', '.join(METHODS)}."),
-    ] = None,
+    method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(help=f"{RANDOMISATION} or {LOGIT} (repeatable). Default: both."),

@@ -16,6 +16,7 @@ from .common import (
     images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
@@ -28,10 +29,7 @@ IMAGES = 3  # of the bundled ones
 
 
 def spectrum(
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help=f"A method (repeatable). Default: {', '.join(METHODS)}."),
-    ] = None,
+    method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     start: Annotated[
         str | None, typer.Option(help="Layer to inject at. Default: the model's output.")
     ] = None,

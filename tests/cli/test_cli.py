@@ -60,6 +60,21 @@ def test_csc_prints_saves_and_draws(run, tmp_path):
     assert out.split("Figures")[0].split("median |cosine|")[1] in again
 
 
+def test_csc_of_several_methods_from_several_layers(run, tmp_path):
+    names = ["gradient", "lrp-zplus", "lrp-z"]
+    chosen = [part for name in (*names, names[0]) for part in ("--method", name)]
+    starts = ["--start", "dense_2", "--start", "dense_1"]
+    code, out, err = run("csc", *chosen, *starts, "--vectors", "2", "--json", "r.json")
+    assert code == 0, err
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["settings"]["methods"] == names
+    for start in ("dense_2", "dense_1"):
+        own = [row["method"] for row in content["rows"] if row["start"] == start]
+        assert list(dict.fromkeys(own)) == names and len(own) == len(names) * own.count("lrp-z")
+        table = out.split(f"injected at {start}")[1]
+        assert all(name in table.split("dropped")[0] for name in names)
+
+
 def test_missing_folders_are_made(run, tmp_path):
     chosen = ["--method", "gradient", "--vectors", "2", "--out", "a/b"]
     code, _, err = run("csc", *chosen, "--json", "c/d/r.json")
