@@ -6,6 +6,7 @@ from . import models as models
 from . import patterns as patterns
 from . import rules as rules
 from . import sanity as sanity
+from ._base.versions import show_versions as show_versions
 from .attribution import attribute as attribute
 from .attribution import vjp as vjp
 from .auditing import audit as audit

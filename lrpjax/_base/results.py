@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from .files import write_whole
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,6 @@ class Results:
 
     def _require_columns(self) -> None:
         """Raises LookupError for rows of something else."""
-
-
-def write_whole(path: str | PathLike, text: str) -> None:
-    """Writes a file under another name and renames it: it is there whole or not at all."""
-    path = Path(path)
-    partial_file = path.with_name(path.name + ".part")
-    with partial_file.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())  # the rename must not reach the disk before the content
-    os.replace(partial_file, path)
 
 
 def key_text(key: jax.Array) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.results import write_whole
+from .._base.files import write_whole
 from .._base.text import columns
 from ..sanity import CONTROLS
 from ..sanity.pictures import TwoClasses

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.results import write_whole
+from .._base.files import write_whole
 from .checks import Piece
 
 _SETTINGS = "settings.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .._base.files import writing
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
@@ -19,8 +19,10 @@ from .common import (
     ModelOption,
     WeightsOption,
     class_number,
+    images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
@@ -36,20 +38,11 @@ DPI = 150
 
 
 def attribute(
-    images: Annotated[
+    files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="IMAGE",
-            show_default=False,
-            help=f"Image files, folders or an .npz with `images`. Default: {BUNDLED} bundled ones.",
-        ),
+        typer.Argument(metavar="IMAGE", show_default=False, help="The same as --images IMAGE."),
     ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"A method (repeatable); see `lrpjax methods`. Default: {', '.join(METHODS)}."
-        ),
-    ] = None,
+    method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -57,6 +50,7 @@ def attribute(
             "Default: each image's largest logit."
         ),
     ] = None,
+    images: Annotated[list[Path] | None, images_option(BUNDLED)] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures and arrays.")] = Path(
@@ -88,7 +82,7 @@ def attribute(
     from .. import attribute as relevance_of
 
     writable(out)
-    network, inputs = load(model, weights, images, bundled=BUNDLED)
+    network, inputs = load(model, weights, [*(images or []), *(files or [])], bundled=BUNDLED)
     chosen = {name: make_method(name, network, seed=seed) for name in method or METHODS}
     explained = _explain(network, inputs, target)
     maps: dict[str, Any] = {}
@@ -110,11 +104,10 @@ def attribute(
         say(_table(explained, {name: rows[name] for name in finished}))
         say(f"\nPictures: {out / 'sheet.png'}, {out / 'METHOD' / 'IMAGE.png'}")
         say(f"Arrays: {out / 'maps.npz'}")
-    if json_file is not None:
-        options = {"target": target, "methods": finished, "seed": seed}
-        looks = {"shared_scale": shared_scale, "overlay": overlay}
-        settings = {**inputs.settings, **options, **looks}
-        write_json(json_file, settings, [row for name in finished for row in rows[name]])
+    options = {"target": target, "methods": finished, "seed": seed}
+    looks = {"shared_scale": shared_scale, "overlay": overlay}
+    settings = {**inputs.settings, **options, **looks}
+    write_json(json_file, settings, [row for name in finished for row in rows[name]])
     say_skipped(inputs.settings)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -199,7 +192,6 @@ def _draw(name, maps, explained: _Explained, out: Path, shared_scale: bool, over
     from ..report import plots
 
     folder = out / _file_name(name)
-    writable(folder)
     shared, note = None, ""
     if shared_scale:
         _, shared = plots.normalise(maps.sum(-1))
@@ -217,7 +209,7 @@ def _draw(name, maps, explained: _Explained, out: Path, shared_scale: bool, over
             title=name,
             caption=caption + note,
         )
-        figure.savefig(file, dpi=DPI)
+        _write_figure(file, figure)
         row = {"image": image, "method": name, "target": int(explained.targets[i])}
         row |= {"target_name": explained.target(i), "predicted": explained.predicted(i)}
         row |= {"logit": explained.logit(i), "sum": float(reduced.sum(dtype=float))}
@@ -241,20 +233,22 @@ def _draw_sheet(out: Path, maps: Mapping, explained: _Explained, shared_scale, o
         shared_scale=shared_scale,
         overlay=overlay,
     )
-    figure.savefig(out / "sheet.png", dpi=DPI)
+    _write_figure(out / "sheet.png", figure)
     if len(captions) > SHEET_ROWS:
         say(f"The sheet shows the first {SHEET_ROWS} of {len(captions)} images.")
 
 
+def _write_figure(path: Path, figure: Any) -> None:
+    with writing(path) as stream:
+        figure.savefig(stream, format="png", dpi=DPI)
+
+
 def _write_arrays(path: Path, maps: Mapping[str, Any], explained: _Explained) -> None:
-    """Whole or not at all."""
     import numpy as np
 
-    partial_file = path.with_name(path.name + ".part")
     about = {"names": explained.names, "targets": explained.targets, "logits": explained.logits}
-    with partial_file.open("wb") as stream:
+    with writing(path) as stream:
         np.savez(stream, **maps, **about)
-    os.replace(partial_file, path)
 
 
 def _table(explained: _Explained, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

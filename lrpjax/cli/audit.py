@@ -13,15 +13,17 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
     class_number,
+    images_option,
     load,
+    method_option,
     say,
     say_skipped,
     writable,
+    write_text,
 )
 
 IMAGES = 10  # of the bundled ones
@@ -29,10 +31,7 @@ SAMPLING = ("integrated-gradients", "smooth-grad", "occlusion")
 
 
 def audit(
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="A method (repeatable). Default: the paper's chains of rules."),
-    ] = None,
+    method: Annotated[list[str] | None, method_option("the paper's chains of rules")] = None,
     all_methods: Annotated[
         bool,
         typer.Option(
@@ -61,7 +60,7 @@ def audit(
     two_classes: Annotated[
         str | None, typer.Option(help="These classes: two names or numbers, with a comma.")
     ] = None,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option(IMAGES)] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
@@ -83,7 +82,7 @@ def audit(
     writable(out)
     network, inputs = load(model, weights, images, bundled=IMAGES)
     key = jax.random.key(seed)
-    chosen: list[Any] = list(method or auditing.PAPER)
+    chosen: list[Any] = list(dict.fromkeys(method or auditing.PAPER))
     if all_methods:
         chosen += [*SAMPLING, _iba(network, inputs.x, key)]
     pair, labels = _pair(network, weights, two_class, two_classes)
@@ -111,9 +110,7 @@ def audit(
     say("Drawing the report ...")
     found.save(out / "audit.html")
     found.to_json(out / "audit.json")
-    if json_file is not None:
-        writable(json_file.parent)
-        found.to_json(json_file)
+    write_text(json_file, found.to_json())
     rows = [{k: row[k] for k in ("method", "level", "verdict")} for row in found.summary]
     say(columns(rows))
     say_skipped(found.settings)

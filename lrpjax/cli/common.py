@@ -5,19 +5,46 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
+import rich
 import typer
-from rich.console import Console
 
-console = Console()
+from .._base.files import write_whole
+
+console = rich.get_console()
 IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
 NAMED = ("cifar10", *IMAGENET)
+BUNDLED = 20  # images
 INTERRUPTED = 130  # the exit status after Ctrl-C
+STDOUT = Path("-")  # of --json
+_stdout: ContextVar[TextIO | None] = ContextVar("standard output", default=None)
+
+
+@contextmanager
+def _all_else_on_stderr() -> Iterator[None]:
+    """Keeps standard output for `write_json`; what else is printed goes to standard error."""
+    kept = _stdout.set(sys.stdout)
+    with redirect_stdout(sys.stderr):
+        rich.reconfigure()  # which stream is a terminal, and of how many colours?
+        try:
+            yield
+        finally:
+            _stdout.reset(kept)
+    rich.reconfigure()
+
+
+def _leave_stdout_to_json(context: typer.Context, path: Path | None) -> Path | None:
+    if path == STDOUT:
+        context.find_root().with_resource(_all_else_on_stderr())
+    return path
+
 
 ModelOption = Annotated[
     str,
@@ -33,13 +60,31 @@ WeightsOption = Annotated[
         "repository, or random. Default: trained ones (those of ImageNet are fetched once)."
     ),
 ]
-ImagesOption = Annotated[
-    list[Path] | None,
-    typer.Option(help="A folder, image files or an .npz with `images`. Default: the bundled 20."),
-]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="Write settings and rows to this file.")
+    Path | None,
+    typer.Option(
+        "--json",
+        callback=_leave_stdout_to_json,
+        help="Write settings and rows to this file. -: to standard output, and all else to "
+        "standard error.",
+    ),
 ]
+
+
+def method_option(default: str) -> Any:
+    """--method, for list[str] | None, of a command that takes these methods by itself."""
+    return typer.Option(
+        "--method", help=f"A method (repeatable); see `lrpjax methods`. Default: {default}."
+    )
+
+
+def images_option(bundled: int = BUNDLED) -> Any:
+    """--images, for list[Path] | None, of a command that takes so many bundled ones by itself."""
+    return typer.Option(
+        "--images",
+        help="An image file, a folder of them or an .npz with `images` (repeatable). Default: "
+        f"{bundled} bundled ones.",
+    )
 
 
 @dataclass(frozen=True)
@@ -54,7 +99,7 @@ class Inputs:
 
 
 def load(
-    name: str, weights: str | None, sources: Sequence[Path] | None, *, bundled: int = 20
+    name: str, weights: str | None, sources: Sequence[Path] | None, *, bundled: int = BUNDLED
 ) -> tuple[Any, Inputs]:
     """The model and its input images: those of `sources`, or as many of the bundled ones."""
     import jax.numpy as jnp
@@ -200,6 +245,13 @@ def writable(folder: Path) -> None:
         ) from error
 
 
-def write_json(path: Path, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    writable(path.parent)
-    path.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1))
+def write_json(path: Path | None, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    write_text(path, json.dumps({"settings": settings, "rows": rows}, indent=1))
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Writes what --json asks for: a file, standard output, or nothing."""
+    if path == STDOUT:
+        print(text, file=_stdout.get(), flush=True)
+    elif path is not None:
+        write_whole(path, text)

@@ -11,23 +11,23 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
+    images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
     writable,
+    write_json,
 )
 
 
 def csc(
-    method: Annotated[
-        list[str] | None, typer.Option(help="A method (repeatable). Default: all of them.")
-    ] = None,
+    method: Annotated[list[str] | None, method_option("all chains of rules")] = None,
     start: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,7 +39,7 @@ def csc(
         str | None, typer.Option(help="Layers to measure, with commas. Default: all below.")
     ] = None,
     vectors: Annotated[int, typer.Option(help="Random vectors per image.", min=2)] = 5,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option()] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,
@@ -70,9 +70,7 @@ def csc(
         for scale in ("linear", "log")
         for file in plots.save(result.plot(scale=scale), out / f"csc_{scale}")
     ]
-    if json_file is not None:
-        writable(json_file.parent)
-        result.save(json_file)
+    write_json(json_file, result.settings, result.rows)
     say_skipped(result.settings)
     shown = ", ".join(str(f) for f in files if f.suffix == ".png")
     say(f"\nFigures: {shown} (and .svg)")
@@ -95,8 +93,10 @@ def _measure(method, start, layers, vectors, images, model, weights, seed, out) 
     done: dict[tuple, CSC] = {}
 
     def collected() -> CSC:
-        rows = [row for job in jobs if job in done for row in done[job].rows]
-        return CSC({**settings, "methods": [j[0] for j in jobs if j in done]}, rows)
+        finished = [job for job in jobs if job in done]
+        rows = [row for job in finished for row in done[job].rows]
+        methods = list(dict.fromkeys(name for name, _ in finished))
+        return CSC({**settings, "methods": methods}, rows)
 
     def measure(job: tuple) -> CSC:
         name, where = job

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import ImagesOption, JsonOption, ModelOption, WeightsOption, load, say, write_json
+from .common import JsonOption, ModelOption, WeightsOption, images_option, load, say, write_json
 
 
 def plan(
     method: Annotated[str, typer.Argument(help="A method's name; see `lrpjax methods`.")],
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option()] = None,
     check: Annotated[bool, typer.Option(help="Also run it: folding and conservation.")] = False,
     json_file: JsonOption = None,
 ) -> None:
@@ -28,8 +29,7 @@ def plan(
         checked = made.check(inputs.x)
         rows = checked.rows
         say(f"\n{checked}")
-    if json_file is not None:
-        write_json(json_file, inputs.settings, rows)
+    write_json(json_file, inputs.settings, rows)
 
 
 def methods(json_file: JsonOption = None) -> None:
@@ -37,8 +37,5 @@ def methods(json_file: JsonOption = None) -> None:
     from .. import methods as known
 
     say(known.table())
-    if json_file is not None:
-        rows = [
-            {"method": n, "formula": e.formula, "source": e.source} for n, e in known.TABLE.items()
-        ]
-        write_json(json_file, {}, rows)
+    rows = [{"method": n, "formula": e.formula, "source": e.source} for n, e in known.TABLE.items()]
+    write_json(json_file, {}, rows)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from .common import (
-    ImagesOption,
     ModelOption,
     WeightsOption,
+    images_option,
     load,
     model_named,
     say,
@@ -23,7 +23,7 @@ BATCH = 100  # images
 
 def patterns(
     out: Annotated[Path, typer.Argument(help="The file to write (safetensors).")],
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option()] = None,
     data: Annotated[
         Path | None, typer.Option(help="CIFAR-10 training images instead, as for `lrpjax train`.")
     ] = None,

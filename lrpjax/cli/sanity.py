@@ -10,16 +10,18 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
+    images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
     writable,
+    write_json,
 )
 
 METHODS = ["lrp-alpha1-beta0", "lrp-alpha2-beta1", "lrp-z", "guided-bp", "gradient"]
@@ -27,10 +29,7 @@ RANDOMISATION, LOGIT = "mprt", "random-logit"
 
 
 def sanity(
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help=f"A method (repeatable). Default: {', '.join(METHODS)}."),
-    ] = None,
+    method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(help=f"{RANDOMISATION} or {LOGIT} (repeatable). Default: both."),
@@ -56,7 +55,7 @@ def sanity(
     multiplier: Annotated[
         str | None, typer.Option(help="Compare the maps times the input, or divided by it.")
     ] = None,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option()] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random parameters and classes.")] = 0,
@@ -126,9 +125,8 @@ def sanity(
         if rows:
             say(f"\n{_table(rows)}")
             files += plots.save(draw(rows), out / name)
-    if json_file is not None and found.rows:
-        writable(json_file.parent)
-        found.save(json_file)
+    if found.rows:
+        write_json(json_file, found.settings, found.rows)
     say_skipped(found.settings)
     if files:
         shown = ", ".join(str(f) for f in files if f.suffix == ".png")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .._base.text import columns
-from .common import INTERRUPTED, JsonOption, say, writable
+from .common import INTERRUPTED, JsonOption, say, writable, write_json
 
 STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16)  # that the table shows
 
@@ -51,9 +51,7 @@ def simulate(
     say(_table(result))
     say(f"\n{_rates(result)}")
     files = plots.save(result.plot(), out / "simulation")
-    if json_file is not None:
-        writable(json_file.parent)
-        result.save(json_file)
+    write_json(json_file, result.settings, result.rows)
     say(f"\nFigures: {', '.join(map(str, files))}\nResults: {results}")
 
 

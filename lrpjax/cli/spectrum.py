@@ -10,12 +10,13 @@ import typer
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    ImagesOption,
     JsonOption,
     ModelOption,
     WeightsOption,
+    images_option,
     load,
     make_method,
+    method_option,
     run_jobs,
     say,
     say_skipped,
@@ -28,10 +29,7 @@ IMAGES = 3  # of the bundled ones
 
 
 def spectrum(
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help=f"A method (repeatable). Default: {', '.join(METHODS)}."),
-    ] = None,
+    method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     start: Annotated[
         str | None, typer.Option(help="Layer to inject at. Default: the model's output.")
     ] = None,
@@ -42,7 +40,7 @@ def spectrum(
     certificate: Annotated[
         bool, typer.Option(help="Also the certificate of the first image.")
     ] = True,
-    images: ImagesOption = None,
+    images: Annotated[list[Path] | None, images_option(IMAGES)] = None,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,
@@ -96,8 +94,7 @@ def spectrum(
         whole = Profile.load(out / "results.json")
         files = plots.save(whole.plot(), out / "spectrum")
         rows = [*whole.rows, *(row for _, c in finished().values() if c for row in c.rows)]
-        if json_file is not None:
-            write_json(json_file, whole.settings, rows)
+        write_json(json_file, whole.settings, rows)
         say_skipped(whole.settings)
         say(f"\nFigure: {files[0]} (and .svg)\nResults: {out / 'results.json'}")
     if cut_short:

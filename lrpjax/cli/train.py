@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, console, writable, write_json
+from .common import STDOUT, JsonOption, console, writable, write_json
 
 
 def train(
@@ -36,11 +36,13 @@ def train(
     held = None
     if test is not None or data.suffix not in (".npz",):
         held = read_cifar10(test or data, train=False)
-    rows = []
+    settings, rows = {"data": str(data), "epochs": epochs, "seed": seed}, []
     for epoch, model in run(images, labels, out=out, key=jax.random.key(seed), epochs=epochs):
         reached = accuracy(model, *held) if held else None
         rows.append({"epoch": epoch + 1, "test_accuracy": reached})
         console.print(f"epoch {epoch + 1}: " + (f"test accuracy {reached:.4f}" if held else "done"))
-        if json_file is not None:
-            write_json(json_file, {"data": str(data), "epochs": epochs, "seed": seed}, rows)
+        if json_file != STDOUT:
+            write_json(json_file, settings, rows)
+    if json_file == STDOUT:
+        write_json(json_file, settings, rows)
     console.print(f"Weights: {out / 'cifar10.safetensors'}", highlight=False)

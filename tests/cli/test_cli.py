@@ -60,6 +60,29 @@ def test_csc_prints_saves_and_draws(run, tmp_path):
     assert out.split("Figures")[0].split("median |cosine|")[1] in again
 
 
+def test_csc_of_several_methods_from_several_layers(run, tmp_path):
+    names = ["gradient", "lrp-zplus", "lrp-z"]
+    chosen = [part for name in (*names, names[0]) for part in ("--method", name)]
+    starts = ["--start", "dense_2", "--start", "dense_1"]
+    code, out, err = run("csc", *chosen, *starts, "--vectors", "2", "--json", "r.json")
+    assert code == 0, err
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["settings"]["methods"] == names
+    for start in ("dense_2", "dense_1"):
+        own = [row["method"] for row in content["rows"] if row["start"] == start]
+        assert list(dict.fromkeys(own)) == names and len(own) == len(names) * own.count("lrp-z")
+        table = out.split(f"injected at {start}")[1]
+        assert all(name in table.split("dropped")[0] for name in names)
+
+
+def test_missing_folders_are_made(run, tmp_path):
+    chosen = ["--method", "gradient", "--vectors", "2", "--out", "a/b"]
+    code, _, err = run("csc", *chosen, "--json", "c/d/r.json")
+    assert code == 0, err
+    assert (tmp_path / "a/b/csc_log.svg").exists()
+    assert (tmp_path / "c/d/r.json").read_text() == (tmp_path / "a/b/results.json").read_text()
+
+
 def test_every_method_runs_without_options(run, tmp_path):
     code, out, _ = run("csc", "--vectors", "2")
     assert code == 0 and "rect-grad" in out and "lrp-alpha5-beta4" in out
@@ -122,6 +145,10 @@ MISTAKES = {
     "not a results file": (["csc", "--plot", "tiny.py"], "tiny.py"),
     "missing results file": (["csc", "--plot", "gone.json"], "gone.json"),
     "folder not writable": (["csc", "--out", "tiny.py/x"], "cannot be written"),
+    "file not writable": (
+        ["methods", "--json", "tiny.py/r.json"],
+        "file 'tiny.py/r.json' cannot be written (Not a directory)",
+    ),
     "softmax": (["csc", "--method", "lrp-z", "--model", "tiny:softmax"], "ends in softmax"),
     "missing data": (["train", "--data", "gone"], "gone"),
 }
@@ -129,9 +156,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_sentence(run, arguments, expected):
-    with_images = (
-        [] if arguments[0] == "train" or "--plot" in arguments else ["--images", "images.npz"]
-    )
+    without = arguments[0] in ("train", "methods") or "--plot" in arguments
+    with_images = [] if without else ["--images", "images.npz"]
     model = [] if "--model" in arguments or not with_images else ["--model", "tiny:net"]
     code, _, err = run(*arguments, *with_images, *model, model=False)
     assert code == 1 and expected in err and "Traceback" not in err

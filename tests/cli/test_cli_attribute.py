@@ -203,6 +203,18 @@ def test_without_images_the_bundled_ones(run, monkeypatch):
     assert np.abs(found["logits"] - logits_of(bundled_images()[0][:2])).max() < TOL
 
 
+def test_images_are_an_option_as_of_other_commands(run, tmp_path):
+    np.savez(tmp_path / "first.npz", images=PIXELS[2:])
+    option = ("--images", "first.npz", "--images", "images.npz")
+    for images in (option, ("first.npz", "images.npz"), (*option[:2], "images.npz")):
+        code, _, err = run("--json", "r.json", images=images, methods=["gradient"])
+        assert code == 0, err
+        expected = expected_map("gradient")
+        assert np.abs(arrays()["gradient"] - expected[[2, 0, 1, 2]]).max() < TOL
+        settings = json.loads((tmp_path / "r.json").read_text())["settings"]
+        assert settings["images"] == ["first.npz", "images.npz"] and settings["n_images"] == 4
+
+
 def test_channels_first_are_moved_last(run):
     code, _, _ = run(model="ChannelsFirst")
     assert code == 0
@@ -298,6 +310,7 @@ MISTAKES = {
     "name without names": ({"target": "dog", "model": "Nameless"}, "give a number from 0 to 2"),
     "folder not writable": ({"out": "nets.py/x"}, "cannot be written"),
     "missing images": ({"images": ("gone",)}, "gone"),
+    "missing images of the option": ({"images": ("--images", "gone")}, "no images at 'gone'"),
     "no readable image": ({"images": ("nets.py",)}, "No image could be read from nets.py"),
     "two outputs": ({"model": "TwoOutputs"}, "returns a tuple"),
     "no classes": ({"model": "Map"}, "(N, classes)"),

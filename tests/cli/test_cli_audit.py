@@ -66,6 +66,17 @@ def test_audit_writes_a_report_and_goes_on_where_it_stopped(run, tmp_path, monke
     assert code == 1 and "draws: 1, now 2" in err
 
 
+def test_a_method_named_twice_is_asked_once(run, monkeypatch):
+    from lrpjax import auditing
+
+    def asked(network, x, methods, **_):
+        raise ValueError(", ".join(methods))
+
+    monkeypatch.setattr(auditing, "audit", asked)
+    chosen = ["--method", "lrp-z", "--method", "gradient", "--method", "lrp-z"]
+    assert run("audit", *chosen) == (1, "", "lrpjax: lrp-z, gradient\n")
+
+
 def test_ctrl_c_keeps_finished_pieces(run, tmp_path, monkeypatch):
     from lrpjax.auditing import checks
 

@@ -29,6 +29,20 @@ def test_the_help_of_a_command_names_its_options(name, command_line, monkeypatch
     assert options and all(option in out for option in options)
 
 
+def test_images_are_one_option_of_all_commands_that_read_them():
+    options = {name: p for name, c in COMMANDS.items() for p in c.params if "--images" in p.opts}
+    assert set(options) == set(COMMANDS) - {"methods", "simulate", "train"}
+    said = {p.help.partition("Default: ")[0] for p in options.values()}
+    assert len(said) == 1 and all(p.multiple for p in options.values())
+
+
+def test_methods_are_one_option_of_all_commands_that_take_several():
+    options = {name: p for name, c in COMMANDS.items() for p in c.params if "--method" in p.opts}
+    assert set(options) == {"csc", "audit", "sanity", "spectrum", "attribute"}
+    said = {p.help.partition("Default: ")[0] for p in options.values()}
+    assert len(said) == 1 and all(p.multiple for p in options.values())
+
+
 def test_the_version_is_that_of_the_package(command_line):
     assert command_line("--version") == (0, f"lrpjax {lrpjax.__version__}\n", "")
 

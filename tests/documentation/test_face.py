@@ -14,7 +14,7 @@ import lrpjax
 PACKAGE = Path(lrpjax.__file__).parent
 NAMES = """
     Reading attribute audit auditing bottleneck chain composites convergence iba matrix methods
-    models patterns plan plots read rules sanity tcav vjp
+    models patterns plan plots read rules sanity show_versions tcav vjp
 """.split()
 
 
