@@ -20,9 +20,7 @@ def show_versions() -> None:
 
     Nothing is loaded but JAX.
     """
-    from .. import __version__
-
-    found = {"lrpjax": __version__, "Python": platform.python_version()}
+    found = {"lrpjax": _version("lrpjax"), "Python": platform.python_version()}
     found |= {"platform": platform.platform(), **{name: _version(name) for name in PACKAGES}}
     found |= {"devices": _devices(), "x64": "on" if jax.config.read("jax_enable_x64") else "off"}
     print("\n".join(f"{name:16}  {said}" for name, said in found.items()))

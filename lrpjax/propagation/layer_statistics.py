@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks
+from .._base.files import writing
 from .._base.work import chunks
 from ..graph import Graph
 from ..graph.places import values_at
@@ -36,11 +35,8 @@ class Statistics:
 
     def save(self, path: str | PathLike) -> None:
         """Writes layer, mean, std and count as .npz, whole or not at all."""
-        path = Path(path)
-        partial_file = path.with_name(path.name + ".part")
-        with partial_file.open("wb") as stream:
+        with writing(path) as stream:
             np.savez(stream, layer=self.layer, mean=self.mean, std=self.std, count=self.count)
-        os.replace(partial_file, path)
 
     @classmethod
     def load(cls, path: str | PathLike) -> Statistics:

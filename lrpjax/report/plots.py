@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter
 
+from .._base.files import writing
 from .grids import cascade as cascade
 from .grids import two_classes as two_classes
 from .heatmaps import heatmap as heatmap
@@ -99,7 +100,8 @@ def save(figure: Figure, path: str | PathLike) -> list[Path]:
     """Writes the figure as PNG and as SVG beside it; returns the two paths."""
     paths = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
     for file in paths:
-        figure.savefig(file, dpi=160)
+        with writing(file) as stream:
+            figure.savefig(stream, format=file.suffix[1:], dpi=160)
     return paths
 
 
