@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.progress import track
 from .._base.results import Results, key_text
 from .._base.text import columns
 from ..graph import Graph
@@ -115,7 +116,8 @@ def certificate(
     rows = _angles(reading.graph, op, value, rays, mixed)
     for row in rows:
         row |= {"method": method.name, "start": start, "layer": stop}
-    found = [conditions(link, probe, memory_limit) for link in links]
+    told = track(links, f"certificate, {method.name}")
+    found = [conditions(link, probe, memory_limit) for link in told]
     proved = bool(found) and all(row["non_negative"] == "yes" for row in found)
     found.append(conditions(op, probe, memory_limit, dense=whole, proved=proved))
     rows += [{"scope": "link", **row} for row in found]

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.progress import track
 from .._base.results import Results
 from .._base.tensors import listed, misfits
 from ..graph import Graph
@@ -123,7 +124,7 @@ def pattern_spectrum(model: Model, x: Any, patterns: Patterns) -> PatternSpectru
     }
     before = _consecutive(layers, rows_read)
     rows = []
-    for matrix in MATRICES:
+    for matrix in track(MATRICES, "spectra of patterns"):
         spectra = {}
         for name, layer in layers.items():
             factors = [_centre(layer[m], rows_read[name]) for m in matrix.split("*")]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import checks
+from .._base.progress import track
 
 MEMORY = 2 * 10**9  # bytes that a dense matrix may take, unless the caller says more
 
@@ -76,7 +77,13 @@ class ChainOperator:
         return self._product(_many_up, self._checked(columns, 1))
 
     def _product(self, many: Callable, columns: jax.Array) -> jax.Array:
-        found = _in_chunks(partial(many, self, columns), columns.shape[1], self.at_once, 1)
+        found = _in_chunks(
+            partial(many, self, columns),
+            columns.shape[1],
+            self.at_once,
+            1,
+            f"{self.method}, products",
+        )
         checks.check_maps(self.method, [found])
         return found
 
@@ -105,7 +112,9 @@ class ChainOperator:
                 "lrpjax.chain, which multiplies with it without storing it, or give a larger "
                 "memory_limit."
             )
-        rows = _in_chunks(partial(_unit_rows, self), min(self.shape), self.at_once, 0)
+        rows = _in_chunks(
+            partial(_unit_rows, self), min(self.shape), self.at_once, 0, f"{self.method}, matrix"
+        )
         checks.check_maps(self.method, [rows])
         return rows if _is_wide(self) else rows.T
 
@@ -146,7 +155,9 @@ def _is_wide(op: ChainOperator) -> bool:
     return op.shape[0] <= op.shape[1]
 
 
-def _in_chunks(apply: Callable[[int, int], jax.Array], n: int, most: int, axis: int) -> jax.Array:
+def _in_chunks(
+    apply: Callable[[int, int], jax.Array], n: int, most: int, axis: int, label: str
+) -> jax.Array:
     """apply(first, size) from first = 0 to n, in chunks of one size, joined along an axis.
 
     The loop is Python's: in one of XLA's own, a processor takes several times as long for a
@@ -156,7 +167,7 @@ def _in_chunks(apply: Callable[[int, int], jax.Array], n: int, most: int, axis: 
         return apply(0, n)
     size = -(-n // -(-n // most))
     starts = [*range(0, n - size, size), n - size]  # the last chunk may overlap the one before
-    parts = [apply(first, size) for first in starts]
+    parts = [apply(first, size) for first in track(starts, label)]
     parts[-1] = jax.lax.slice_in_dim(parts[-1], size * len(starts) - n, size, axis=axis)
     return jnp.concatenate(parts, axis)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks, jobs
+from .._base.progress import track
 from .._base.work import Chunk, chunks
 from ..graph import Graph
 from ..propagation.baselines import of_images
@@ -61,9 +62,10 @@ class States:
     def all(self, asked: Iterable[tuple[dict[int, Any], Any]]) -> list[np.ndarray]:
         """The maps of all images, in each of some states."""
         states = list(asked)
-        found = self.each((chunk, *state) for chunk in self.chunks for state in states)
-        parts = [[next(found) for _ in states] for _ in self.chunks]
-        return [np.concatenate(own) for own in zip(*parts, strict=True)]
+        work = [(chunk, *state) for chunk in self.chunks for state in states]
+        steps = zip(track(work, self.subject.name), self.each(work), strict=True)
+        found = [maps for _, maps in steps]
+        return [np.concatenate(found[s :: len(states)]) for s in range(len(states))]
 
     def __call__(
         self, chunk: slice, consts: dict[int, Any] | None = None, target: Any = None
