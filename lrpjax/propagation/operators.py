@@ -77,13 +77,8 @@ class ChainOperator:
         return self._product(_many_up, self._checked(columns, 1))
 
     def _product(self, many: Callable, columns: jax.Array) -> jax.Array:
-        found = _in_chunks(
-            partial(many, self, columns),
-            columns.shape[1],
-            self.at_once,
-            1,
-            f"{self.method}, products",
-        )
+        count, label = columns.shape[1], f"{self.method}, products"
+        found = _in_chunks(partial(many, self, columns), count, self.at_once, 1, label)
         checks.check_maps(self.method, [found])
         return found
 
