@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from .._base.text import columns
 from .common import (
     INTERRUPTED,
     ImagesOption,
@@ -114,8 +113,7 @@ def audit(
     if json_file is not None:
         writable(json_file.parent)
         found.to_json(json_file)
-    rows = [{k: row[k] for k in ("method", "level", "verdict")} for row in found.summary]
-    say(columns(rows))
+    say(str(found))
     say_skipped(found.settings)
     say(f"\nReport: {out / 'audit.html'} (open it in a browser)\nNumbers: {out / 'audit.json'}")
 
@@ -152,7 +150,7 @@ def _pair(network: Any, weights: Any, files: list[Path] | None, named: str | Non
     a, b = (class_number(part, names, count) for part in parts)
 
     def labels(pairs: Any) -> list[str]:
-        shown = pairs[0].classes if pairs else (a, b)
+        shown = pairs.classes if pairs else (a, b)
         return [names[c] if names else str(c) for c in shown]
 
     return (x, (a, b)), labels

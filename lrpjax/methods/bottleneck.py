@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ import numpy as np
 
 from .._base import checks
 from .._base.progress import track
+from .._base.results import Results, key_text
 from ..graph import Graph, ending
 from ..graph.ends import ends_in
 from ..graph.reading import Model, Reading, environment, source_of
@@ -38,10 +39,14 @@ MIN_STD = 0.01
 _CHUNK = 16
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class Bottleneck:
-    """What was fitted, for N images.
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["relevance", "capacity", "losses"],
+    meta_fields=["settings", "rows"],
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class Bottleneck(Results):
+    """What was fitted, for N images: a row for each has image, bits, and loss, the last one below.
 
     relevance: (N, H, W) bits at each place of the input, that is along all its axes but batch
     and channels. An image's bits sum to those of its capacity.
@@ -52,6 +57,25 @@ class Bottleneck:
     relevance: jax.Array
     capacity: jax.Array
     losses: jax.Array
+
+    required = "image bits loss".split()
+
+    def _joined(self, other: Self) -> dict[str, Any]:
+        """Of other images."""
+        shape = lambda one: (one.relevance.shape[1:], one.capacity.shape[1:])
+        if self.settings != other.settings or shape(self) != shape(other):
+            raise ValueError(
+                "Bottlenecks of other settings, or of images of another size, cannot be joined."
+            )
+        rows = [*self.rows, *({**r, "image": r["image"] + len(self.rows)} for r in other.rows)]
+        both = lambda name, axis: jnp.concatenate([getattr(self, name), getattr(other, name)], axis)
+        arrays = {"relevance": both("relevance", 0), "capacity": both("capacity", 0)}
+        return {"settings": self.settings, "rows": rows, **arrays, "losses": both("losses", 1)}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        arrays = {name: jnp.asarray(content[name]) for name in ("relevance", "capacity", "losses")}
+        return super().from_content({**content, **arrays})
 
 
 def iba(
@@ -118,7 +142,13 @@ def iba(
         parts.append([np.asarray(a)[: len(x) - i] for a in fitted])
     relevance, capacity, losses = (np.concatenate(p) for p in zip(*parts, strict=True))
     checks.check_maps("iba", [relevance, losses, capacity])
-    return Bottleneck(*map(jnp.asarray, (relevance, capacity, losses.T)))
+    rows = [
+        {"image": i, "bits": float(bits.sum()), "loss": float(own[-1])}
+        for i, (bits, own) in enumerate(zip(relevance, losses, strict=True))
+    ]
+    chosen = {"layer": layer, "beta": beta, "steps": steps, "samples": samples}
+    chosen |= {"learning_rate": learning_rate, "sigma": sigma, "key": key_text(key)}
+    return Bottleneck(chosen, rows, *map(jnp.asarray, (relevance, capacity, losses.T)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
