@@ -25,7 +25,7 @@ class Results:
     """Base class. rows: plain dictionaries; a subclass says what is in them.
 
     `print` shows them as a table, Jupyter with their figure, if they have one; `a + b` has the rows
-    of both, and so has `sum` of many. `required`: the columns without which rows are of something
+    of both (and b's settings where they differ), and `sum` those of many. `required`: the columns without which rows are of something
     else. `shown`: the columns of the table; none: all that hold no lists.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 from .text import cell
 
 Cells = list[dict[str, str]]
-_LEFT = 'style="text-align:left"'
+_LEFT = 'style="text-align:left;padding-right:1em"'
 
 
 def cells(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> Cells:

@@ -8,6 +8,7 @@ is computed, not sampled, where these fit in memory.
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -52,10 +53,8 @@ class Certificate(Results):
     @property
     def each(self) -> list[Certificate]:
         begins = [i for i, row in enumerate(self.rows) if row["scope"] == "map"]
-        ends = [*begins[1:], len(self.rows)]
-        return [
-            Certificate(self.settings, self.rows[i:j]) for i, j in zip(begins, ends, strict=True)
-        ]
+        ends = pairwise([*begins, len(self.rows)])
+        return [Certificate(self.settings, self.rows[i:j]) for i, j in ends]
 
     @property
     def map(self) -> dict[str, Any]:

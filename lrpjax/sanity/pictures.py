@@ -64,4 +64,4 @@ def pictures_of(images: Any, channel: int | None) -> np.ndarray | None:
     low, high = shown.min(axes, keepdims=True), shown.max(axes, keepdims=True)
     if low.min() < 0 or high.max() > 1:
         shown = (shown - low) / np.where(high > low, high - low, 1)
-    return np.broadcast_to(shown, (*shown.shape[:3], 3))
+    return np.broadcast_to(shown.astype(np.float32), (*shown.shape[:3], 3))
