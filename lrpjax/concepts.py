@@ -8,7 +8,6 @@ share of its images whose logit grows in that direction. Kim et al. 2018, sectio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -26,7 +25,6 @@ from threadpoolctl import threadpool_limits
 from ._base import checks
 from ._base.progress import track
 from ._base.results import Results
-from ._base.text import columns
 from ._base.work import Chunk, chunks
 from .attribution import vjp
 from .graph import Graph
@@ -41,16 +39,8 @@ from .propagation.method import Method
 FOLDS = 5
 MIN_IMAGES = 2 * FOLDS  # so that every fold holds out two images of each class
 _ROUNDING = 10  # a unit that varies by fewer roundings of its largest value is constant
-_SHOWN: dict[str, Callable[[Any], str]] = {
-    **dict.fromkeys(("concept", "layer", "target"), str),
-    **dict.fromkeys(("score", "score_std", "random_score", "accuracy"), "{:.3f}".format),
-    "p_value": "{:.2g}".format,
-    "significant": lambda yes: "yes" if yes else "no",
-    "false_positives": lambda share: "unknown" if share is None else f"{share:.2f}",
-}
 
 
-@dataclass(frozen=True)
 class TCAV(Results):
     """One row for each concept.
 
@@ -62,11 +52,11 @@ class TCAV(Results):
     against the other sets; None for two random sets).
     """
 
-    def __str__(self) -> str:
-        return columns([{k: show(row[k]) for k, show in _SHOWN.items()} for row in self.rows])
-
-    def _require_columns(self) -> None:
-        str(self)
+    required = (
+        "concept layer target score score_std random_score accuracy p_value significant "
+        "false_positives"
+    ).split()
+    shown = required
 
 
 def tcav(

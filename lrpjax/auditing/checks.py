@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -40,11 +40,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one check says of one method. maps: of the grid, (stops, images, H, W), stops named."""
+    """What one check says of one method. grid: its maps under randomisation."""
 
     rows: list[dict[str, Any]]
-    stops: list[str] = field(default_factory=list)
-    maps: np.ndarray | None = None
+    grid: sanity.Cascade | None = None
 
 
 def convergence(task: Task, method: Any) -> Piece:
@@ -68,9 +67,8 @@ def certified(task: Task, method: Any) -> Piece:
     one = task.images[:1]
     own = of_images(method, task.images, np.arange(1))
     found = certificate(task.source, one, own, key=task.key, start=task.start)
-    rows = [{"check": "certificate", "method": method.name, **row} for row in found.rows]
-    sentence = {"scope": "sentence", "sentence": found.sentence}
-    return Piece([*rows, {"check": "certificate", "method": method.name, **sentence}])
+    sentence = {"scope": "sentence", "method": method.name, "sentence": found.sentence}
+    return Piece([{"check": "certificate", **row} for row in (*found.rows, sentence)])
 
 
 def randomisation(task: Task, method: Any) -> Piece:
@@ -92,7 +90,7 @@ def randomisation(task: Task, method: Any) -> Piece:
         target=task.target[:GRID],
         layers=task.layers,
     )
-    return Piece(found.rows, grid.stops, grid.maps)
+    return Piece(found.rows, grid)
 
 
 def other_class(task: Task, method: Any) -> Piece:

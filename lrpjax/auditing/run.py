@@ -20,7 +20,7 @@ from ..methods.lookup import resolve
 from ..sanity import CONTROLS, TwoClasses, two_classes
 from ..sanity.maps import Subject
 from ..sanity.parameters import stops
-from .checks import CHECKS, GRID, Piece, Task
+from .checks import CHECKS, Piece, Task
 from .result import GOOD, Audit
 from .store import Store
 from .verdict import DEFAULT, Thresholds
@@ -89,17 +89,13 @@ def audit(
     rows = [row for piece in pieces.values() for row in piece.rows]
     rows += [{"check": "failed", "of": "all", "method": m, "reason": r} for m, r in failed.items()]
     order = [*chosen, *failed]
-    grids = {name: piece.maps for (_, name), piece in pieces.items() if piece.maps is not None}
-    named_stops = next((piece.stops for piece in pieces.values() if piece.stops), [])
+    grids = [piece.grid for piece in pieces.values() if piece.grid is not None]
     return Audit(
         settings,
         sorted(rows, key=lambda row: order.index(row["method"])),
         thresholds,
-        named_stops,
-        {name: grids[name] for name in order if name in grids},
-        pictures(subject, images[:GRID]),
-        pairs,
-        pictures(subject, two_class[0]) if two_class and pairs else None,
+        sum(grids) or None,
+        sum(pairs) or None,
     )
 
 
@@ -206,17 +202,3 @@ def _two_classes(
                 raise
             continue  # as the method's other checks say
     return made
-
-
-def pictures(subject: Subject, images: Any) -> np.ndarray | None:
-    """Images as the model takes them, as pictures (N, H, W, 3) in [0, 1]; None if they are none."""
-    if images.ndim != 4 or subject.channel is None:
-        return None
-    shown = np.moveaxis(np.asarray(images, np.float64), subject.channel, -1)
-    if shown.shape[-1] not in (1, 3):
-        return None
-    axes = (1, 2, 3)
-    low, high = shown.min(axes, keepdims=True), shown.max(axes, keepdims=True)
-    if low.min() < 0 or high.max() > 1:  # some preprocessing's range
-        shown = (shown - low) / np.where(high > low, high - low, 1)
-    return np.broadcast_to(shown, (*shown.shape[:3], 3))

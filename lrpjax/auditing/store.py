@@ -6,16 +6,15 @@ holds a checksum of itself: one that was damaged since is done again.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from .._base.arrays import decoded, encoded
 from .._base.files import write_whole
+from ..sanity import Cascade
 from .checks import Piece
 
 _SETTINGS = "settings.json"
@@ -89,22 +88,10 @@ def _checksum(body: dict[str, Any]) -> str:
 
 
 def _body(piece: Piece) -> dict[str, Any]:
-    return {"rows": piece.rows, "stops": piece.stops, "maps": encoded(piece.maps)}
+    grid = None if piece.grid is None else piece.grid.content()
+    return {"rows": piece.rows, "grid": encoded(grid)}
 
 
 def _piece(body: dict[str, Any]) -> Piece:
-    return Piece(body["rows"], body["stops"], decoded(body["maps"]))
-
-
-def encoded(maps: np.ndarray | None) -> dict[str, Any] | None:
-    """Maps as JSON: float32 in base64, which is a sixth of the digits."""
-    if maps is None:
-        return None
-    data = base64.b64encode(np.ascontiguousarray(maps, np.float32).tobytes()).decode()
-    return {"shape": list(maps.shape), "float32": data}
-
-
-def decoded(stored: dict[str, Any] | None) -> np.ndarray | None:
-    if stored is None:
-        return None
-    return np.frombuffer(base64.b64decode(stored["float32"]), np.float32).reshape(stored["shape"])
+    grid = body["grid"]
+    return Piece(body["rows"], grid and Cascade.from_content(decoded(grid)))

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from .._base.text import columns
 from .common import (
     INTERRUPTED,
     JsonOption,
@@ -111,8 +110,7 @@ def audit(
     found.save(out / "audit.html")
     found.to_json(out / "audit.json")
     write_text(json_file, found.to_json())
-    rows = [{k: row[k] for k in ("method", "level", "verdict")} for row in found.summary]
-    say(columns(rows))
+    say(str(found))
     say_skipped(found.settings)
     say(f"\nReport: {out / 'audit.html'} (open it in a browser)\nNumbers: {out / 'audit.json'}")
 
@@ -149,7 +147,7 @@ def _pair(network: Any, weights: Any, files: list[Path] | None, named: str | Non
     a, b = (class_number(part, names, count) for part in parts)
 
     def labels(pairs: Any) -> list[str]:
-        shown = pairs[0].classes if pairs else (a, b)
+        shown = pairs.classes if pairs else (a, b)
         return [names[c] if names else str(c) for c in shown]
 
     return (x, (a, b)), labels

@@ -119,12 +119,11 @@ def sanity(
 
     cut_short = run_jobs(jobs, measure, keep, label=" ".join)
     found, files = collected(), []
-    drawn = ((RANDOMISATION, plots.randomisation), (LOGIT, plots.random_logit))
-    for name, draw in drawn:
+    for name in (RANDOMISATION, LOGIT):
         rows = [row for row in found.rows if row["check"] == name]
         if rows:
             say(f"\n{_table(rows)}")
-            files += plots.save(draw(rows), out / name)
+            files += plots.save(Sanity(found.settings, rows).plot(), out / name)
     if found.rows:
         write_json(json_file, found.settings, found.rows)
     say_skipped(found.settings)

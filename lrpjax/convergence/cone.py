@@ -7,8 +7,8 @@ is computed, not sampled, where these fit in memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 
 from .._base.progress import track
 from .._base.results import Results, key_text
-from .._base.text import columns
+from .._base.tables import Cells
 from ..graph import Graph
 from ..graph.places import output_layer, values_at
 from ..graph.reading import Model, source_of
@@ -37,27 +37,34 @@ _ROUNDING = 1e-4  # of the two angles that are compared
 QUANTILES = (5, 25, 50, 75, 95, 99, 100)
 
 
-@dataclass(frozen=True)
 class Certificate(Results):
     """Two rows, scope "map" and scope "location", and one of scope "link" for each link.
 
-    A row of the first two has method, start, layer, angle (the widest, in degrees, of the maps of
-    any two non-negative relevances; over the locations the worst), one_minus_cos (of it), pair (the
-    units it belongs to), place (the location), units (that send anything), exact (whether all of
-    them were compared; else angle holds for all but a share `beyond` of their pairs, with 99 %
-    confidence), quantiles (of the widest angle over the locations) and gaussian_share (of pairs of
-    Gaussian relevance, which has both signs, whose maps are no farther apart, up to sign).
-    For the links see `theorem.conditions`; the last of them is the whole chain.
-    `sentence` says it in words.
+    A row has method, start and layer. Those of the first two have angle (the widest, in degrees, of
+    the maps of any two non-negative relevances; over the locations the worst), one_minus_cos (of
+    it), pair (the units it belongs to), place (the location), units (that send anything), exact
+    (whether all of them were compared; else angle holds for all but a share `beyond` of their
+    pairs, with 99 % confidence), quantiles (of the widest angle over the locations) and
+    gaussian_share (of pairs of Gaussian relevance, which has both signs, whose maps are no farther
+    apart, up to sign). For the links see `theorem.conditions`; the last of them is the whole chain.
+    `sentence` says it in words. Of several, joined by `+`, `each` are the certificates one by one.
     """
+
+    required = "scope method start layer".split()
+
+    @property
+    def each(self) -> list[Certificate]:
+        begins = [i for i, row in enumerate(self.rows) if row["scope"] == "map"]
+        ends = pairwise([*begins, len(self.rows)])
+        return [Certificate(self.settings, self.rows[i:j]) for i, j in ends]
 
     @property
     def map(self) -> dict[str, Any]:
-        return next(row for row in self.rows if row["scope"] == "map")
+        return self._only("map")
 
     @property
     def location(self) -> dict[str, Any]:
-        return next(row for row in self.rows if row["scope"] == "location")
+        return self._only("location")
 
     @property
     def links(self) -> list[dict[str, Any]]:
@@ -67,8 +74,21 @@ class Certificate(Results):
     def sentence(self) -> str:
         return _sentence(self.map, self.location)
 
-    def __str__(self) -> str:
-        return f"{columns([_shown(row) for row in self.links])}\n\n{self.sentence}"
+    def _only(self, scope: str) -> dict[str, Any]:
+        found = [row for row in self.rows if row["scope"] == scope]
+        if len(found) != 1:
+            raise ValueError(f"There are {len(found)} certificates: take one of `each`.")
+        return found[0]
+
+    def _cells(self) -> Cells:
+        several = len(self.each) > 1
+        method = lambda row: {"method": row["method"]} if several else {}
+        return [method(row) | _shown(row) for row in self.links]
+
+    def _lines(self) -> list[str]:
+        several = len(self.each) > 1
+        name = lambda one: f"{one.map['method']}: " if several else ""
+        return [*(name(one) + one.sentence for one in self.each), *super()._lines()]
 
 
 def certificate(
@@ -120,7 +140,7 @@ def certificate(
     found = [conditions(link, probe, memory_limit) for link in told]
     proved = bool(found) and all(row["non_negative"] == "yes" for row in found)
     found.append(conditions(op, probe, memory_limit, dense=whole, proved=proved))
-    rows += [{"scope": "link", **row} for row in found]
+    rows += [{"scope": "link", "method": method.name, **row} for row in found]
     return Certificate({"vectors": vectors, "key": key_text(key)}, rows)
 
 

@@ -9,7 +9,6 @@ map cannot depend on the layers above. Sixt et al. 2020, section 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from math import prod
@@ -40,7 +39,6 @@ Scope = Literal["location", "map"]
 PERCENTILES = (0, 1, 5, 10, 20, 50, 80, 95, 99, 100)
 
 
-@dataclass(frozen=True)
 class CSC(Results):
     """What was measured: one row for each method, injection layer and layer below it.
 
@@ -52,18 +50,8 @@ class CSC(Results):
     is 0, and what is measured is None.
     """
 
-    def __add__(self, other: CSC) -> CSC:
-        return CSC({**self.settings, **other.settings}, self.rows + other.rows)
-
-    def _require_columns(self) -> None:
-        for row in self.rows:
-            _ = [row[name] for name in ("method", "start", "layer", "median", "undirected")]
-
-    def plot(self, *, scale: str = "linear") -> Any:
-        """The figure of `lrpjax.plots.csc`: scale "linear" or "log"."""
-        from ..report import plots  # imports go downwards; this is a convenience on top
-
-        return plots.csc(self, scale=scale)
+    required = "method start layer median one_minus_median baseline undirected".split()
+    shown = "method start layer median one_minus_median baseline count dropped undirected".split()
 
 
 def csc(

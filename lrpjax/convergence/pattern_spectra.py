@@ -38,7 +38,6 @@ LEADING = 10  # singular values that a row holds
 _SAME = 1e-4  # of the largest weight: a BatchNorm is folded in another order of rounding
 
 
-@dataclass(frozen=True)
 class PatternSpectrum(Results):
     """What was measured. A row has
 
@@ -50,6 +49,9 @@ class PatternSpectrum(Results):
     singular_values: the ten leading ones. ratio: sigma_1 / sigma_2, or None where the second is
     0 up to rounding in double precision, or does not exist.
     """
+
+    required = "part matrix layers shape singular_values ratio".split()
+    shown = "part matrix layers shape ratio".split()
 
     def select(self, part: str, matrix: str) -> list[dict[str, Any]]:
         """The rows of one part and one matrix, in the model's order."""
@@ -78,16 +80,6 @@ class PatternSpectrum(Results):
                 }
             )
         return found
-
-    def plot(self) -> Any:
-        """The figure of `lrpjax.plots.pattern_spectrum`."""
-        from ..report import spectra  # imports go downwards; this is a convenience on top
-
-        return spectra.pattern_spectrum(self)
-
-    def _require_columns(self) -> None:
-        for row in self.rows:
-            _ = [row[name] for name in ("part", "matrix", "layers", "singular_values", "ratio")]
 
 
 def pattern_spectrum(model: Model, x: Any, patterns: Patterns) -> PatternSpectrum:

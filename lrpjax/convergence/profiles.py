@@ -14,7 +14,6 @@ its channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -39,7 +38,6 @@ from .spectrum import lyapunov, singular_values
 _SKETCH = 64  # units of a chain above which blocks are known by as many Gaussian vectors
 
 
-@dataclass(frozen=True)
 class Profile(Results):
     """One row for each layer: method, start, layer, and medians over images (and locations) of
     map_ratio and location_ratio (sigma_1 / sigma_2), map_expected and location_expected (the
@@ -48,14 +46,10 @@ class Profile(Results):
     where no link ends). None for a ratio with a sigma_2 that is rounding.
     """
 
-    def __add__(self, other: Profile) -> Profile:
-        return Profile({**self.settings, **other.settings}, self.rows + other.rows)
-
-    def plot(self) -> Any:
-        """The figure of `lrpjax.plots.profile`."""
-        from ..report import plots  # imports go downwards; this is a convenience on top
-
-        return plots.profile(self)
+    required = (
+        "method start layer map_ratio map_expected map_csc "
+        "location_ratio location_expected location_csc gap total_gap"
+    ).split()
 
 
 def profile(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -45,7 +44,6 @@ SPREAD = {
 }
 
 
-@dataclass(frozen=True)
 class Simulation(Results):
     """What was measured: one row for each case and step; step 0 is the start.
 
@@ -58,11 +56,7 @@ class Simulation(Results):
     apply (see the module). A value that no repetition has is None; what is below 1e-28 is rounding.
     """
 
-    def plot(self) -> Any:
-        """The figure of `lrpjax.plots.simulation`."""
-        from ..report import plots  # imports go downwards; this is a convenience on top
-
-        return plots.simulation(self)
+    required = "case step dimension summed one_minus_mean quantiles rate law".split()
 
 
 def simulate(

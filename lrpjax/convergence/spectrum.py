@@ -8,7 +8,6 @@ keeps the growth of each direction as a sum of logarithms over the layers, which
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,18 +37,15 @@ _CHECK = 4  # steps that look for another copy of a singular value
 _PER_VALUE = 12  # products for each singular value, above which the dense matrix costs less
 
 
-@dataclass(frozen=True)
 class SingularValues(Results):
     """One row for each image and layer: method, start, layer, image, values (the leading singular
     values of Z from `start` to the layer's output), ratio (sigma_1 / sigma_2, or None for a
     sigma_2 of 0), resolved (whether sigma_2 stands above rounding) and products (with Z or its
     transpose)."""
 
-    def __add__(self, other: SingularValues) -> SingularValues:
-        return SingularValues({**self.settings, **other.settings}, self.rows + other.rows)
+    required = "method start layer image values ratio resolved".split()
 
 
-@dataclass(frozen=True)
 class Lyapunov(Results):
     """One row for each image and link of the chain, from the upper to the lower.
 
@@ -61,8 +57,7 @@ class Lyapunov(Results):
     settled (whether the last sweep changed no total by more than 1e-4).
     """
 
-    def __add__(self, other: Lyapunov) -> Lyapunov:
-        return Lyapunov({**self.settings, **other.settings}, self.rows + other.rows)
+    required = "method start layer image growth gap total total_gap resolved settled".split()
 
 
 def singular_values(

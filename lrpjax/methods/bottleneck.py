@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks
+from .._base.results import Results, key_text
 from .._base.work import chunks
 from ..graph import Graph, ending
 from ..graph.ends import ends_in
@@ -38,10 +39,14 @@ MIN_STD = 0.01
 _CHUNK = 16
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class Bottleneck:
-    """What was fitted, for N images.
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["relevance", "capacity", "losses"],
+    meta_fields=["settings", "rows"],
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class Bottleneck(Results):
+    """What was fitted, for N images: a row for each has image, bits, and loss, the last one below.
 
     relevance: (N, H, W) bits at each place of the input, that is along all its axes but batch
     and channels. An image's bits sum to those of its capacity.
@@ -52,6 +57,25 @@ class Bottleneck:
     relevance: jax.Array
     capacity: jax.Array
     losses: jax.Array
+
+    required = "image bits loss".split()
+
+    def _joined(self, other: Self) -> dict[str, Any]:
+        """Of other images."""
+        shape = lambda one: (one.relevance.shape[1:], one.capacity.shape[1:])
+        if self.settings != other.settings or shape(self) != shape(other):
+            raise ValueError(
+                "Bottlenecks of other settings, or of images of another size, cannot be joined."
+            )
+        rows = [*self.rows, *({**r, "image": r["image"] + len(self.rows)} for r in other.rows)]
+        both = lambda name, axis: jnp.concatenate([getattr(self, name), getattr(other, name)], axis)
+        arrays = {"relevance": both("relevance", 0), "capacity": both("capacity", 0)}
+        return {"settings": self.settings, "rows": rows, **arrays, "losses": both("losses", 1)}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        arrays = {name: jnp.asarray(content[name]) for name in ("relevance", "capacity", "losses")}
+        return super().from_content({**content, **arrays})
 
 
 def iba(
@@ -125,7 +149,14 @@ def _fitted(method: InformationBottleneck, source: Source, x: Any, target: Any) 
         parts.append([np.asarray(a)[: some.own] for a in fitted])
     relevance, capacity, losses = (np.concatenate(p) for p in zip(*parts, strict=True))
     checks.check_maps("iba", [relevance, losses, capacity])
-    return Bottleneck(*map(jnp.asarray, (relevance, capacity, losses.T)))
+    rows = [
+        {"image": i, "bits": float(bits.sum()), "loss": float(own[-1])}
+        for i, (bits, own) in enumerate(zip(relevance, losses, strict=True))
+    ]
+    options = ("layer", "beta", "steps", "samples", "learning_rate", "sigma")
+    chosen = {option: getattr(method, option) for option in options}
+    chosen["key"] = key_text(method.key)
+    return Bottleneck(chosen, rows, *map(jnp.asarray, (relevance, capacity, losses.T)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import checks
+from .._base.tables import Cells, as_html, cells
 from .._base.text import columns
 from ..graph import Graph, Layer, decision
 from ..graph.reading import Model, Source, read_at
@@ -77,6 +78,9 @@ class Plan:
     def __str__(self) -> str:
         return columns(self.rows)
 
+    def _repr_html_(self) -> str:
+        return as_html(self.rows)
+
     def check(self, x: Any, *, target: Any = None) -> Check:
         """Tests every claim of the reading at x (see `claims`), and makes one attribution.
 
@@ -127,11 +131,17 @@ class Check:
         return [row["layer"] for row in self.rows if row["balanced"] is False]
 
     def __str__(self) -> str:
-        rows = [{k: v for k, v in row.items() if k != "balanced"} for row in self.rows]
-        shown = [{k: _shown(v) for k, v in row.items()} for row in rows]
+        return f"{columns(self._cells())}\n\n{self._text()}"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._cells(), [self._text()])
+
+    def _cells(self) -> Cells:
+        return cells([{k: v for k, v in row.items() if k != "balanced"} for row in self.rows])
+
+    def _text(self) -> str:
         first, last = self.rows[-1]["relevance_out"], self.rows[0]["relevance_in"]
         text = (
-            f"{columns(shown)}\n\n"
             f"folded forward pass: largest relative difference {self.forward_difference:.1e}\n"
             f"relevance: {first:.6g} at the output, {last:.6g} at the input, "
             f"whose absolute values sum to {self.grew:.3g} times those of the output"
@@ -145,12 +155,6 @@ class Check:
                 f"{ledger.RESIDUAL:.0e} of the relevance) at {', '.join(self.unbalanced)}."
             )
         return text
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def plan(model: Model, x: Any, method: str | Method) -> Plan:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .._base.upwards import page_of
 from ..auditing import Audit, Thresholds
 from ..auditing.checks import SIMILARITIES
-from ..convergence import CSC
 from ..sanity import CONTROLS
 from . import plots
 from .page import Column, Picture, Section, csv_text, page
@@ -67,6 +67,7 @@ COLUMNS = (
 )
 
 
+@page_of.register
 def report(audit: Audit) -> str:
     """The page as text, with all figures and numbers inside. Colours stand for verdicts:
     ignores, doubt, depends, failed, control."""
@@ -111,18 +112,17 @@ def _number(value: Any) -> Any:
 
 
 def _sections(audit: Audit) -> Iterator[Section]:
-    logit = _marked(audit, "random-logit", "ssim")
-    if logit:
+    checks = {row["check"] for row in audit.rows}
+    if "random-logit" in checks:
         yield Section(
             "Does another class give another map?",
             "The map of the explained class is compared with that of a random other class: "
             "structural similarity (SSIM) of the two, with the sign that fits better, one box for "
             "each method. At 1 the map says nothing about the class.",
-            [_picture(plots.random_logit(logit), "Similarity of the maps of two classes.")],
+            [_picture(audit.plot(), "Similarity of the maps of two classes.")],
         )
-    cosines = audit.rows_of("csc")
-    if cosines:
-        measured = CSC(audit.settings, cosines)
+    if "csc" in checks:
+        measured = audit.of("csc")
         yield Section(
             "Do the later layers matter? Cosine similarity convergence",
             "Random relevance is injected at the output and propagated to the input. Where its "
@@ -133,8 +133,9 @@ def _sections(audit: Audit) -> Iterator[Section]:
                 _picture(measured.plot(scale="log"), "The same, as distance from 1."),
             ],
         )
-    randomised = [rows for s in SIMILARITIES if (rows := _marked(audit, "mprt", s))]
-    if randomised:
+    if "mprt" in checks:
+        measured = audit.of("mprt")
+        found = [s for s in SIMILARITIES if any(r["similarity"] == s for r in measured.rows)]
         yield Section(
             "Does the map change with the parameters?",
             "Layer by layer, from the output to the input, parameters are replaced by random ones "
@@ -145,46 +146,13 @@ def _sections(audit: Audit) -> Iterator[Section]:
             "picture, so the fall is never complete: the controls show what to expect.",
             [
                 _picture(
-                    plots.randomisation(rows),
-                    f"Similarity under randomisation: {rows[0]['similarity']}.",
+                    plots.randomisation(measured, similarity=similarity),
+                    f"Similarity under randomisation: {similarity}.",
                 )
-                for rows in randomised
+                for similarity in found
             ],
         )
-    if audit.pictures is not None and audit.maps:
-        yield Section(
-            "Maps while parameters become random",
-            "Each map is on its own scale; red is positive, blue is negative. Columns: the trained "
-            "model, then the layers that are random so far.",
-            [
-                _picture(
-                    plots.cascade(
-                        picture, {m: audit.maps[m][:, i] for m in methods}, audit.stops
-                    ).flat[0].figure,
-                    f"Image {i + 1}: {', '.join(methods)}.",
-                )
-                for i, picture in enumerate(audit.pictures)
-                for methods in _groups(list(audit.maps), _ROWS)
-            ],
-        )  # fmt: skip
-    if audit.pairs and audit.pair_pictures is not None:
-        names = audit.settings.get("pair_classes") or [str(c) for c in audit.pairs[0].classes]
-        yield Section(
-            "Two classes in one image",
-            "A method that sees the class marks other pixels for each. Last column: the difference "
-            "of the absolute maps, with their mean distance.",
-            [
-                _picture(
-                    plots.two_classes(
-                        audit.pair_pictures,
-                        {pair.method: pair.maps for pair in audit.pairs},
-                        names,
-                        distances={pair.method: pair.distances.tolist() for pair in audit.pairs},
-                    ).flat[0].figure,
-                    "Maps of two classes and of a random one.",
-                )
-            ],
-        )  # fmt: skip
+    yield from _grids(audit)
     sentences = [r for r in audit.rows_of("certificate") if r.get("scope") == "sentence"]
     if sentences:
         shown = (Column("method", "method"), Column("sentence", "what it certifies"))
@@ -200,14 +168,35 @@ def _sections(audit: Audit) -> Iterator[Section]:
         yield Section("What could not be measured", table=(columns, missing))
 
 
+def _grids(audit: Audit) -> Iterator[Section]:
+    """The sections of maps, where the images are pictures."""
+    grid, pairs = audit.grid, audit.pairs
+    if grid is not None and grid.pictures is not None:
+        yield Section(
+            "Maps while parameters become random",
+            "Each map is on its own scale; red is positive, blue is negative. Columns: the trained "
+            "model, then the layers that are random so far.",
+            [
+                _picture(
+                    plots.cascade(grid, image=i, methods=methods),
+                    f"Image {i + 1}: {', '.join(methods)}.",
+                )
+                for i in range(len(grid.pictures))
+                for methods in _groups(list(grid.maps), _ROWS)
+            ],
+        )
+    if pairs is not None and pairs.pictures is not None:
+        drawn = plots.two_classes(pairs, names=audit.settings.get("pair_classes"))
+        yield Section(
+            "Two classes in one image",
+            "A method that sees the class marks other pixels for each. Last column: the difference "
+            "of the absolute maps, with their mean distance.",
+            [_picture(drawn, "Maps of two classes and of a random one.")],
+        )
+
+
 def _groups(names: list[str], size: int) -> list[list[str]]:
     return [names[i : i + size] for i in range(0, len(names), size)]
-
-
-def _marked(audit: Audit, check: str, similarity: str) -> list[dict[str, Any]]:
-    """The rows of a check in one similarity; those of controls say so."""
-    rows = [row for row in audit.rows_of(check) if row["similarity"] == similarity]
-    return [{**row, "control": True} if row["method"] in CONTROLS else row for row in rows]
 
 
 def _picture(figure: Any, caption: str) -> Picture:

@@ -10,6 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from .._base.checks import check_known
+from .._base.upwards import figure_of
+from ..sanity import Cascade, TwoClasses
 from .pictures import (
     GREY,
     RULE,
@@ -25,6 +28,7 @@ from .pictures import (
     short,
     summed,
 )
+from .style import Figure
 
 _CELL = 1.15  # inches, the width of a picture
 _BELOW = 0.22  # inches, the line below it
@@ -36,16 +40,69 @@ _DIFFERENCE = "difference\n|A| \N{MINUS SIGN} |B|"
 _STATED = f"A map's scale is its own, ± below it: {RULE} over pixels, max |R| where that is 0."
 
 
+@figure_of.register
 def cascade(
+    result: Cascade, *, image: int = 0, methods: Sequence[str] | None = None, name: str = ""
+) -> Figure:
+    """The maps of one image while a network is randomised layer by layer: a row for each method.
+
+    image: its number. methods: some of them (default: all). name: of the image or the network, as a
+    title. Each map has a scale of its own (`normalise`), which stands below it. In place of a map
+    with NaN or infinity there is "none", in place of one of zeros "zero".
+    Raises ValueError for images that are no pictures, and numbers and methods that there are not.
+    """
+    pictures = _pictures(result)
+    if not -len(pictures) <= image < len(pictures):
+        raise ValueError(f"There are {len(pictures)} images, numbered from 0: got image {image}.")
+    maps = {method: own[:, image] for method, own in _chosen(result, methods).items()}
+    return cascade_panels(pictures[image], maps, result.stops, name=name).flat[0].figure
+
+
+@figure_of.register
+def two_classes(
+    result: TwoClasses,
+    *,
+    methods: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """The maps of two classes and of a random one, and the difference of the two: a row for each
+    image and method.
+
+    methods: some of them (default: all). names: of the three classes (default: their numbers).
+    The last column is |A| - |B| after each was divided by its scale (`normalise`), with the L1
+    distance of the two; all differences share a scale, so that a pale one is small.
+    Raises ValueError for images that are no pictures, methods that there are not, and other numbers
+    of names.
+    """
+    pictures, maps = _pictures(result), _chosen(result, methods)
+    named = result.classes if names is None else names
+    panels = two_class_panels(pictures, maps, named, distances=result.distances)
+    return panels.flat[0].figure
+
+
+def _pictures(result: Cascade | TwoClasses) -> np.ndarray:
+    if result.pictures is None:
+        raise ValueError(
+            "The images of these maps are no pictures (N, H, W) of 1 or 3 colours: there is no "
+            "figure of them."
+        )
+    return result.pictures
+
+
+def _chosen(result: Cascade | TwoClasses, methods: Sequence[str] | None) -> dict[str, np.ndarray]:
+    for method in methods or ():
+        check_known("method", method, result.maps)
+    return result.maps if methods is None else {name: result.maps[name] for name in methods}
+
+
+def cascade_panels(
     picture: ArrayLike, maps: Mapping[str, ArrayLike], stops: Sequence[str], *, name: str = ""
 ) -> np.ndarray:
-    """The maps of one image while a network is randomised layer by layer: a row for each method.
+    """The figure of `cascade`, of arrays.
 
     picture: (H, W, 3), (H, W, 1) or (H, W), uint8 or in [0, 1]. maps: (S, H, W, C), summed over its
     channels, or (S, H, W) for each method's name. stops: S names, "trained" and then the layers up
-    to which all are random. name: of the image or the network, as a title.
-    Each map has a scale of its own (`normalise`), which stands below it. In place of a map with NaN
-    or infinity there is "none", in place of one of zeros "zero".
+    to which all are random. name: as a title.
     Returns the panels (methods, 1 + S), images first; `.flat[0].figure` is the figure. Raises
     ValueError for no maps, other shapes, and other numbers of maps than of stops.
     """
@@ -66,23 +123,20 @@ def cascade(
     return panels
 
 
-def two_classes(
+def two_class_panels(
     pictures: ArrayLike,
     maps: Mapping[str, ArrayLike],
     classes: Sequence[Any],
     *,
     distances: Mapping[str, Sequence[float | None]] | None = None,
 ) -> np.ndarray:
-    """The maps of two classes and of a random one, and the difference of the two.
+    """The figure of `two_classes`, of arrays.
 
     pictures: (N, H, W, 3), (N, H, W, 1) or (N, H, W), uint8 or in [0, 1]. maps: (N, 3, H, W, C) or
     (N, 3, H, W) for each method's name: of class A, class B and a random class, drawn as in
     `cascade`. classes: their three names, or three for each image. distances: N for each method's
-    name. There is a row for each image and method.
-    The last column is |A| - |B| after each was divided by its scale (`normalise`, over pixels and
-    channels), the mean over the channels; all differences share a scale, so that a pale one is
-    small. Below it stands their L1 distance: that of `distances`, or the mean of ||A| - |B|| over
-    pixels and channels; nothing, where that is NaN or None.
+    name; by default the mean of ||A| - |B|| over pixels and channels, each over its scale. Nothing
+    is written where one is NaN or None. A difference of maps with channels is the mean over them.
     Returns the panels (N * methods, 5), images first; `.flat[0].figure` is the figure. Raises
     ValueError for no images or maps, other shapes, and other numbers of classes or distances.
     """

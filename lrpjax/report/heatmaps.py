@@ -7,6 +7,8 @@ from textwrap import fill
 
 from numpy.typing import ArrayLike
 
+from .._base.upwards import figure_of
+from ..methods.bottleneck import Bottleneck
 from .pictures import (
     FONT,
     RULE,
@@ -61,6 +63,16 @@ def heatmap(
     ends = short(scale) if scale else ""
     colour_bar(figure, panel, ends, fraction=0.05, pad=0.03)
     return figure
+
+
+@figure_of.register
+def bottleneck(result: Bottleneck, *, image: int = 0) -> Figure:
+    """The bits of one image, by its number, at the places of the input."""
+    if not -len(result.relevance) <= image < len(result.relevance):
+        raise ValueError(f"There are {len(result.relevance)} images: got image {image}.")
+    bits = result.rows[image]["bits"]
+    title = f"bits that pass {result.settings['layer']}"
+    return heatmap(result.relevance[image], title=title, caption=f"{short(bits)} bits in all")
 
 
 def sheet(

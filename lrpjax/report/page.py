@@ -20,16 +20,16 @@ from hashlib import sha256
 from importlib import resources
 from io import StringIO
 from itertools import count
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
+from .._base.text import NOTHING, cell, words
 from .embed import figure_size, figure_uri, file_uri
 
 LEVELS = ("ignores", "doubt", "depends", "failed", "control")  # in the order in which they sort
-_NOTHING = "\N{EN DASH}"
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -96,7 +96,7 @@ def page(
         lead=_paragraphs(lead),
         summary=_table(next(tables), columns, rows),
         sections=[_section(section, tables) for section in sections],
-        settings={name: _words(value) for name, value in settings.items()},
+        settings={name: words(value) for name, value in settings.items()},
         reproduce=reproduce,
         files=[
             {"name": name, "size": _size(content), "uri": file_uri(name, content)}
@@ -205,11 +205,11 @@ def _table(number: int, columns: Sequence[Column], rows: Rows) -> dict[str, Any]
 
 def _cell(column: Column, given: Any) -> _Cell:
     if given is None:
-        return _Cell(_NOTHING, missing=True)
+        return _Cell(NOTHING, missing=True)
     if column.kind == "verdict":
         return _verdict(column, given)
     value, text = given if isinstance(given, tuple) else (given, None)
-    shown = _number(value) if text is None else text
+    shown = cell(value) if text is None else text
     return _Cell(shown, value=_sortable(value) if column.kind == "number" else None)
 
 
@@ -230,28 +230,6 @@ def _sortable(value: Any) -> str | None:
     if not isinstance(value, Real) or math.isnan(value):
         return None
     return repr(float(value)).replace("inf", "Infinity")
-
-
-def _number(value: Any) -> str:
-    """A number in three digits, an integer in all of its own; anything else as its words."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return _words(value)
-    if isinstance(value, Integral):
-        return str(value)
-    mantissa, e, exponent = f"{float(value):.3g}".partition("e")
-    return mantissa + (e and f"e{int(exponent)}")
-
-
-def _words(value: Any) -> str:
-    if value is None:
-        return _NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_words(own)}" for name, own in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_words, value))
-    return str(value)
 
 
 def _size(content: str) -> str:

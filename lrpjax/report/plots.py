@@ -5,11 +5,12 @@ from __future__ import annotations
 from math import nan
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter
 
 from .._base.files import writing
+from .._base.upwards import figure_of
+from ..convergence import CSC
 from .grids import cascade as cascade
 from .grids import two_classes as two_classes
 from .heatmaps import heatmap as heatmap
@@ -21,10 +22,7 @@ from .sanity import random_logit as random_logit
 from .sanity import randomisation as randomisation
 from .simulated import simulation as simulation
 from .spectra import pattern_spectrum as pattern_spectrum
-from .style import Figure, line_styles, name_layers, tidy, together
-
-if TYPE_CHECKING:
-    from ..convergence import CSC
+from .style import Figure, having_rows, line_styles, name_layers, tidy, together
 
 __all__ = [
     "cascade",
@@ -45,6 +43,7 @@ _ACROSS = 3  # panels side by side
 _FLOOR = 1e-8  # of 1 - median in the logarithmic figure, as in the paper
 
 
+@figure_of.register
 def csc(result: CSC, *, scale: str = "linear") -> Figure:
     """Median |cos| against depth, one panel for each injection layer, one line for each method.
 
@@ -54,8 +53,9 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
     """
     if scale not in ("linear", "log"):
         raise ValueError(f'The scale is "linear" or "log", got {scale!r}.')
-    directed = {row["layer"] for row in result.rows if row["undirected"] is None}
-    shown = [row for row in result.rows if row["layer"] in directed or not directed]
+    rows = having_rows(result)
+    directed = {row["layer"] for row in rows if row["undirected"] is None}
+    shown = [row for row in rows if row["layer"] in directed or not directed]
     starts = list(dict.fromkeys(row["start"] for row in shown))
     across = min(len(starts), _ACROSS)
     down = -(-len(starts) // across)

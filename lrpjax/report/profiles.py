@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .style import COLOURS, Figure, tidy
-
-if TYPE_CHECKING:
-    from ..convergence import Profile
+from .._base.upwards import figure_of
+from ..convergence import Profile
+from .style import COLOURS, Figure, having_rows, tidy
 
 _MARKERS = "os^Dv<>"
 _SCOPES = {"map": "over the whole map", "location": "at each location, over the channels"}
 
 
+@figure_of.register
 def profile(result: Profile) -> Figure:
     """1 - |cos| as measured and as the singular values lead one to expect, and the Lyapunov gap.
 
     One colour for each method; of one injection layer.
     """
-    starts = list(dict.fromkeys(row["start"] for row in result.rows))
+    starts = list(dict.fromkeys(row["start"] for row in having_rows(result)))
     if len(starts) != 1:
         raise ValueError(
             f"The figure is of one injection layer, the rows have {', '.join(starts)}."

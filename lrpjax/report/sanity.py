@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import count
 from textwrap import fill
 from typing import Any
@@ -13,6 +13,9 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from .._base.upwards import figure_of
+from ..auditing import Audit
+from ..sanity import CONTROLS, Sanity
 from .style import COLOURS, Figure, line_styles, name_layers, tidy, together
 
 Row = dict[str, Any]
@@ -39,22 +42,26 @@ _GREYS, _DASHES, _MARKERS = ("0.35", "0.55", "0.7"), ((0, (5, 2)), (0, (1, 1))),
 _INTERVAL = "0.1"
 
 
-def randomisation(rows: Sequence[Row], *, similarity: str | None = None) -> Figure:
+@figure_of.register
+def sanity(result: Sanity, **options: Any) -> Figure:
+    """The figure of the check that the rows are of: of one, where they are of several."""
+    checks = {row["check"] for row in result.rows}
+    if "efficient-mprt" in checks:
+        return entropy_rise(result, **options)
+    return (random_logit if "random-logit" in checks else randomisation)(result, **options)
+
+
+def randomisation(result: Sanity, *, similarity: str | None = None) -> Figure:
     """How alike the maps stay while layers are randomised: a line and a band for each method.
 
-    rows: those of check "mprt" or "smooth-mprt", a method's in the order of randomisation; each has
-    method, order, layer, similarity, median, low and high (the 99 % interval of the median, None
-    where there is none), values and dropped. One panel for each order and similarity, or for those
-    of the one `similarity`. A cascade starts at 1, the trained network. A median of None leaves a
-    gap. Legends go from the most to the least similar at the last layer; methods with the same
-    curve and band share a line; rows with `control` True are dashed and grey.
+    Drawn are the rows of `mprt` and `smooth_mprt`. One panel for each order and similarity, or for
+    those of the one `similarity`. A cascade starts at 1, the trained network. A median of None
+    leaves a gap. Legends go from the most to the least similar at the last layer; methods with the
+    same curve and band share a line; controls, and rows with `control` True, are dashed and grey.
     Raises ValueError if there is no row to draw.
     """
-    rows = _of_checks(rows, ("mprt", "smooth-mprt"))
-    known = list(dict.fromkeys(row["similarity"] for row in rows))
-    if similarity is not None and similarity not in known:
-        raise ValueError(f"There are no rows of {similarity!r}, they have {', '.join(known)}.")
-    kinds = known if similarity is None else [similarity]
+    rows = _of_checks(result, ("mprt", "smooth-mprt"), similarity)
+    kinds = list(dict.fromkeys(row["similarity"] for row in rows))
     orders = list(dict.fromkeys(row["order"] for row in rows))
     wanted = [(kind, order) for kind in kinds for order in orders]
     parts = [[r for r in rows if (r["similarity"], r["order"]) == pair] for pair in wanted]
@@ -104,17 +111,16 @@ def _curves(panel: Axes, rows: list[Row], styles: dict[str, dict[str, Any]]) -> 
     )
 
 
-def random_logit(rows: Sequence[Row]) -> Figure:
+def random_logit(result: Sanity, *, similarity: str | None = None) -> Figure:
     """How alike the maps of two classes are: a box for each method, the most similar on top.
 
-    rows: those of check "random-logit"; each has method, similarity, median, low and high (the
-    99 % interval of the median, None where there is none), values (one for each image, None for a
-    map without structure) and dropped. One panel for each similarity. A box holds the middle half
-    of the images, its whiskers reach to the last image within 1.5 times the box, dots are images.
-    Rows with `control` True are grey and hatched.
+    Drawn are the rows of `random_logit`. One panel for each similarity, or that of the one
+    `similarity`. A box holds the middle half of the images, its whiskers reach to the last image
+    within 1.5 times the box, dots are images. Controls, and rows with `control` True, are grey and
+    hatched.
     Raises ValueError if there is no row to draw.
     """
-    rows = _of_checks(rows, ("random-logit",))
+    rows = _of_checks(result, ("random-logit",), similarity)
     figure, panels = _boxes(rows)
     for panel, part in panels:
         least = min((value for row in part for value in _values(row)), default=0)
@@ -127,13 +133,19 @@ def random_logit(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def entropy_rise(rows: Sequence[Row]) -> Figure:
+@figure_of.register
+def audit(result: Audit) -> Figure:
+    """Of an audit: whether another class gives another map, by SSIM."""
+    return random_logit(result.of("random-logit"), similarity="ssim")
+
+
+def entropy_rise(result: Sanity) -> Figure:
     """How much more complex maps become when all parameters are random: a box for each method.
 
-    rows: those of check "efficient-mprt", drawn as in `random_logit`.
+    The rows of `efficient_mprt`, drawn as in `random_logit`.
     Raises ValueError if there is no row to draw.
     """
-    figure, ((panel, part),) = _boxes(_of_checks(rows, ("efficient-mprt",)))
+    figure, ((panel, part),) = _boxes(_of_checks(result, ("efficient-mprt",)))
     panel.axvline(0, color="0.7", lw=1, zorder=0)
     panel.set_xlabel(
         f"rise of the map's entropy, relative, {_images(part)} images\n"
@@ -200,14 +212,19 @@ def _key(rows: list[Row]) -> list[Any]:
     ]
 
 
-def _of_checks(rows: Sequence[Row], checks: tuple[str, ...]) -> list[Row]:
-    found = [row for row in rows if row["check"] in checks]
+def _of_checks(result: Sanity, checks: tuple[str, ...], similarity: str | None = None) -> list[Row]:
+    """The rows of these checks, and of one similarity if it is given; those of controls say so."""
+    found = [row for row in result.rows if row["check"] in checks]
     if not found:
-        had = ", ".join(dict.fromkeys(row["check"] for row in rows)) or "nothing"
+        had = ", ".join(dict.fromkeys(row["check"] for row in result.rows)) or "nothing"
         raise ValueError(
             f"The figure is of rows of {' and '.join(checks)}, but these are of {had}."
         )
-    return found
+    known = list(dict.fromkeys(row["similarity"] for row in found))
+    if similarity is not None and similarity not in known:
+        raise ValueError(f"There are no rows of {similarity!r}, they have {', '.join(known)}.")
+    kept = [row for row in found if similarity in (None, row["similarity"])]
+    return [{**row, "control": True} if row["method"] in CONTROLS else row for row in kept]
 
 
 def _name(row: Row) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .style import Figure, tidy
-
-if TYPE_CHECKING:
-    from ..convergence import Simulation
+from .._base.upwards import figure_of
+from ..convergence import Simulation
+from .style import Figure, having_rows, tidy
 
 _FLOOR = 1e-12  # of 1 - mean |cosine|, as in the paper
 _DASHED, _DOTTED = (0, (4, 2)), (0, (1, 1.2))
@@ -55,17 +54,19 @@ _PANELS = (
 )
 
 
+@figure_of.register
 def simulation(result: Simulation) -> Figure:
     """1 minus the mean |cos| after each factor: kinds of factors beside the alpha-beta family.
 
     The axis is logarithmic and inverted, down to 1e-12: higher means closer to rank 1. Lines are
     medians over the repetitions, bands hold the middle half of them.
     """
+    all_rows = having_rows(result)
     figure = Figure(figsize=(16, 5.8), layout="constrained")
     for panel, (title, curves) in zip(figure.subplots(1, 2), _PANELS, strict=True):
         ends = []
         for curve in curves:
-            rows = [row for row in result.rows if row["case"] == curve.case]
+            rows = [row for row in all_rows if row["case"] == curve.case]
             steps = np.array([row["step"] for row in rows])
             low, median, high = (_values(rows, p) for p in ("25", "50", "75"))
             panel.fill_between(steps, low, high, color=curve.colour, alpha=0.2, lw=0)
@@ -75,7 +76,7 @@ def simulation(result: Simulation) -> Figure:
                 _label_beside(panel, curve, steps, edge)
             else:
                 ends.append((curve, max(median[~np.isnan(median)][-1], _FLOOR)))
-        rows = [row for row in result.rows if row["case"] == curves[0].case]
+        rows = [row for row in all_rows if row["case"] == curves[0].case]
         _axes(panel, [row["dimension"] for row in rows])
         spread = f"median and quartiles of {result.settings['repetitions']} repetitions"
         panel.set_ylabel(f"mean |cosine| of the relevance vectors\n({spread})")

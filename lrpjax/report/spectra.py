@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .style import Figure, tidy
-
-if TYPE_CHECKING:
-    from ..convergence import PatternSpectrum
+from .._base.upwards import figure_of
+from ..convergence import PatternSpectrum
+from .style import Figure, having_rows, tidy
 
 # Okabe and Ito's colours; markers and dashes tell the lines apart in black and white.
 _WEIGHTS = {"color": "#000000", "marker": "o", "linestyle": "--", "label": "W (gradient)"}
@@ -21,11 +19,13 @@ _PATTERN = {"color": "#0072B2", "marker": "^", "label": "A, all taps (PatternNet
 _FEW_LAYERS = 20
 
 
+@figure_of.register
 def pattern_spectrum(result: PatternSpectrum) -> Figure:
     """sigma_1 / sigma_2 of the matrices of each layer, and of the links between consecutive ones.
 
     Where a ratio is not resolved there is a gap.
     """
+    having_rows(result)
     figure = Figure(figsize=(12.5, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names = result.settings["layers"]

@@ -10,6 +10,8 @@ from typing import Any
 import matplotlib.figure
 from matplotlib.axes import Axes
 
+from .._base.results import Results
+
 # Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell them apart in
 # black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
@@ -25,6 +27,13 @@ class Figure(matplotlib.figure.Figure):
         stream = BytesIO()
         self.savefig(stream, format="png")
         return stream.getvalue()
+
+
+def having_rows(result: Results) -> list[dict[str, Any]]:
+    """The rows of a result; ValueError if there are none to draw."""
+    if not result.rows:
+        raise ValueError(f"There is nothing to draw: the {type(result).__name__} has no rows.")
+    return result.rows
 
 
 def line_styles() -> Iterator[dict[str, Any]]:

@@ -1,10 +1,10 @@
+from .cascades import Cascade as Cascade
+from .cascades import cascade as cascade
+from .class_pairs import TwoClasses as TwoClasses
+from .class_pairs import two_classes as two_classes
 from .controls import CONTROLS as CONTROLS
 from .controls import Control as Control
 from .other_classes import random_logit as random_logit
-from .pictures import Cascade as Cascade
-from .pictures import TwoClasses as TwoClasses
-from .pictures import cascade as cascade
-from .pictures import two_classes as two_classes
 from .randomisation import efficient_mprt as efficient_mprt
 from .randomisation import mprt as mprt
 from .randomisation import smooth_mprt as smooth_mprt

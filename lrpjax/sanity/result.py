@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,7 +15,6 @@ RESAMPLES = 10_000
 BATCH = 500  # resamples held at once
 
 
-@dataclass(frozen=True)
 class Sanity(Results):
     """One row for each method, layer (of a randomisation) and similarity.
 
@@ -27,17 +25,8 @@ class Sanity(Results):
     this one: they are randomised here, once) and share (of the parameters that are random).
     """
 
-    def __add__(self, other: Sanity) -> Sanity:
-        return Sanity({**self.settings, **other.settings}, self.rows + other.rows)
-
-    def plot(self) -> Any:
-        """The figure of `lrpjax.plots.randomisation`, `random_logit` or `entropy_rise`."""
-        from ..report import plots  # imports go downwards; this is a convenience on top
-
-        checks = {row["check"] for row in self.rows}
-        if "efficient-mprt" in checks:
-            return plots.entropy_rise(self.rows)
-        return (plots.random_logit if "random-logit" in checks else plots.randomisation)(self.rows)
+    required = "check method similarity values dropped median low high".split()
+    shown = "check method order layer similarity median low high dropped share".split()
 
 
 def summary(values: np.ndarray, key: jax.Array) -> list[dict[str, Any]]:

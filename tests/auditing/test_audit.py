@@ -16,8 +16,8 @@ from helpers.nets_audit import network, pictures
 import lrpjax as lrp
 from lrpjax import auditing
 from lrpjax.auditing import checks as audit_checks
-from lrpjax.auditing import run as auditing_run
 from lrpjax.auditing.verdict import verdict
+from lrpjax.sanity.pictures import pictures_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -190,7 +190,7 @@ def test_the_one_channel_of_grey_images_is_no_convergence(images):
     assert "forgets" not in report.verdict("gradient").text
     (shown,) = (row for row in report.summary if row["method"] == "gradient")
     assert shown["one_minus_csc"] == cosines["conv1"]["one_minus_median"] > 0.1
-    (panel,) = lrp.convergence.CSC({}, report.rows_of("csc")).plot().axes
+    (panel,) = report.of("csc").plot().axes
     assert panel.get_xticklabels()[-1].get_text() == "conv1"
 
 
@@ -279,38 +279,29 @@ def test_a_method_without_two_class_maps_leaves_the_others(model, images):
     found = lrp.audit(
         model, images, [broken], key=jax.random.key(2), two_class=(images[:1], (0, 1))
     )
-    assert [pair.method for pair in found.pairs] == [
-        "gradient",
-        "the input itself",
-        "random noise",
-    ]
+    assert list(found.pairs.maps) == ["gradient", "the input itself", "random noise"]
 
 
 def test_two_classes_are_drawn_for_every_method(model, images):
     report = lrp.audit(
         model, images, ["gradient"], key=jax.random.key(2), two_class=(images[:1], (0, 1))
     )
-    assert [pair.method for pair in report.pairs] == [
-        "gradient",
-        "the input itself",
-        "random noise",
-    ]
-    pair = report.pairs[0]
-    assert pair.maps.shape == (1, 3, 8, 8) and pair.classes[:2] == (0, 1)
-    assert pair.classes[2] in (2, 3)
+    pairs = report.pairs
+    assert list(pairs.maps) == ["gradient", "the input itself", "random noise"]
+    maps = pairs.maps["gradient"]
+    assert maps.shape == (1, 3, 8, 8) and pairs.classes[:2] == (0, 1)
+    assert pairs.classes[2] in (2, 3)
     own = np.abs(lrp.attribute(model, images[:1], "gradient", target=1)).max(-1)
-    np.testing.assert_allclose(pair.maps[:, 1], own, rtol=1e-6)
-    assert report.pairs[1].distances == 0
+    np.testing.assert_allclose(maps[:, 1], own, rtol=1e-6)
+    assert pairs.distances["the input itself"] == [0]
 
 
 def test_pictures_of_other_ranges_and_layouts():
-    show = auditing_run.pictures
-    subject = type("Subject", (), {"channel": 1})
     x = np.linspace(-2, 3, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    shown = show(subject, x)
+    shown = pictures_of(x, 1)
     assert shown.shape == (2, 4, 5, 3)
     assert shown.reshape(2, -1).min(1).tolist() == [0, 0] and shown.max() == 1
-    assert show(subject, x[:, :2]) is None
+    assert pictures_of(x[:, :2], 1) is None
 
 
 KILLED = """

@@ -9,6 +9,8 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from lrpjax import plots
+from lrpjax.report.grids import cascade_panels, two_class_panels
+from lrpjax.sanity import Sanity
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -43,6 +45,14 @@ def logit(values, similarity="ssim", **more):
         low, high = (row["median"] - 0.03, row["median"] + 0.02) if len(kept) > 1 else (None, None)
         rows.append({**row, "low": low, "high": high, **more})
     return rows
+
+
+def randomisation(rows, **options):
+    return plots.randomisation(Sanity({}, rows), **options)
+
+
+def random_logit(rows, **options):
+    return plots.random_logit(Sanity({}, rows), **options)
 
 
 def legend(panel):
@@ -88,7 +98,7 @@ def overlapping(figure):
 
 
 def test_a_cascade_starts_at_the_trained_network_and_follows_the_rows():
-    figure = plots.randomisation(mprt({"lrp-z": [0.8, 0.5, 0.3, 0.2]}))
+    figure = randomisation(mprt({"lrp-z": [0.8, 0.5, 0.3, 0.2]}))
     (panel,) = figure.axes
     (line,) = panel.get_lines()
     assert line.get_ydata().tolist() == [1, 0.8, 0.5, 0.3, 0.2]
@@ -102,7 +112,7 @@ def test_a_cascade_starts_at_the_trained_network_and_follows_the_rows():
 
 def test_single_layers_have_no_trained_network_in_front():
     rows = mprt({"lrp-z": [0.8, 0.5, 0.3, 0.2]}, order="single")
-    (panel,) = plots.randomisation(rows).axes
+    (panel,) = randomisation(rows).axes
     assert panel.get_lines()[0].get_ydata().tolist() == [0.8, 0.5, 0.3, 0.2]
     assert ticks(panel.xaxis) == LAYERS
 
@@ -115,7 +125,7 @@ def test_one_panel_for_each_order_and_similarity():
         for kind in ("ssim", "spearman")
         for row in mprt(curve, order, kind, LAYERS if order != "input" else LAYERS[::-1])
     ]
-    figure = plots.randomisation(rows)
+    figure = randomisation(rows)
     found = [(p.get_ylabel().partition(" ")[0], p.get_title(loc="left")) for p in figure.axes]
     titles = [
         "randomised from the output to the input",
@@ -124,7 +134,7 @@ def test_one_panel_for_each_order_and_similarity():
     ]
     assert found == [(kind, title) for kind in ("SSIM", "Spearman") for title in titles]
     assert ticks(figure.axes[1].xaxis) == ["trained", *LAYERS[::-1]]
-    (first, *_), one = figure.axes, plots.randomisation(rows, similarity="spearman")
+    (first, *_), one = figure.axes, randomisation(rows, similarity="spearman")
     assert len(one.axes) == 3 and all("Spearman" in p.get_ylabel() for p in one.axes)
     assert "either sign" in first.get_ylabel()
 
@@ -136,30 +146,30 @@ def test_the_legend_goes_from_the_most_to_the_least_similar_at_the_last_layer():
         "high": [0.2, 0.2, 0.2, 0.8],
         "middle": [0.6, 0.6, 0.6, 0.4],
     }
-    (panel,) = plots.randomisation(mprt(curves)).axes
+    (panel,) = randomisation(mprt(curves)).axes
     assert legend(panel) == ["high", "middle", "low", "ends"]
 
 
 def test_a_median_of_none_is_a_gap_and_is_counted():
     rows = mprt({"deconv": [0.8, None, 0.3, 0.2], "lrp-z": [0.9, 0.8, 0.7, 0.6]})
     rows[3]["dropped"] = 1
-    (panel,) = plots.randomisation(rows).axes
+    (panel,) = randomisation(rows).axes
     y = lines(panel)["deconv"].get_ydata()
     assert np.isnan(y).tolist() == [False, False, True, False, False]
     assert panel.get_xlabel().endswith("without structure, left out: up to 3 of deconv")
-    (panel,) = plots.randomisation(mprt({"lrp-z": [0.9, 0.8, 0.7, 0.6]})).axes
+    (panel,) = randomisation(mprt({"lrp-z": [0.9, 0.8, 0.7, 0.6]})).axes
     assert "left out" not in panel.get_xlabel()
 
 
 def test_nothing_but_gaps():
-    (panel,) = plots.randomisation(mprt({"deconv": [None] * 4}, "single")).axes
+    (panel,) = randomisation(mprt({"deconv": [None] * 4}, "single")).axes
     assert np.isnan(panel.get_lines()[0].get_ydata()).all() and panel.get_ylim() == (-0.05, 1.05)
 
 
 def test_a_layer_that_a_method_was_not_measured_at_is_a_gap():
     rows = mprt({"lrp-z": [0.9, 0.8, 0.7, 0.6]})
     rows += mprt({"gradient": [0.5, 0.4]}, layers=["fc6", "conv4"])
-    (panel,) = plots.randomisation(rows).axes
+    (panel,) = randomisation(rows).axes
     y = lines(panel)["gradient"].get_ydata()
     assert y[[0, 1, 3]].tolist() == [1, 0.5, 0.4] and np.isnan(y[[2, 4]]).all()
 
@@ -168,14 +178,14 @@ def test_equal_curves_share_a_line_unless_their_bands_differ():
     curve = [0.8, 0.5, 0.3, 0.2]
     rows = mprt({"lrp-zplus": curve, "excitation-bp": curve, "lrp-z": curve})
     rows[-1]["high"] += 0.01  # of lrp-z
-    (panel,) = plots.randomisation(rows).axes
+    (panel,) = randomisation(rows).axes
     assert sorted(legend(panel)) == ["lrp-z", "lrp-zplus\n= excitation-bp"]
     assert len(panel.get_lines()) == len(panel.collections) == 2
 
 
 def test_twenty_methods_have_twenty_styles_which_they_keep_in_every_panel():
     curves = {f"m{i}": [0.9 - i / 40, 0.5, 0.3, 0.01 * i] for i in range(20)}
-    figure = plots.randomisation(mprt(curves) + mprt(curves, "input", layers=LAYERS[::-1]))
+    figure = randomisation(mprt(curves) + mprt(curves, "input", layers=LAYERS[::-1]))
     look = lambda line: (to_hex(line.get_color()), line.get_marker(), str(line._dash_pattern))
     first, second = ({k: look(v) for k, v in lines(p).items()} for p in figure.axes)
     assert len(set(first.values())) == 20 and first == second
@@ -184,7 +194,7 @@ def test_twenty_methods_have_twenty_styles_which_they_keep_in_every_panel():
 def test_controls_are_dashed_and_grey_and_told_apart():
     rows = mprt({"lrp-z": [0.8, 0.5, 0.3, 0.2]})
     controls = {f"noise {i}": [0.1 * i] * 4 for i in range(3)}
-    (panel,) = plots.randomisation(rows + mprt(controls, control=True)).axes
+    (panel,) = randomisation(rows + mprt(controls, control=True)).axes
     found = lines(panel)
     grey = [found[f"noise {i} (control)"] for i in range(3)]
     for line in grey:
@@ -196,26 +206,26 @@ def test_controls_are_dashed_and_grey_and_told_apart():
 def test_a_method_that_equals_a_control_shares_the_methods_line():
     curve = [0.8, 0.5, 0.3, 0.2]
     rows = mprt({"noise": curve}, control=True) + mprt({"lrp-z": curve})
-    (panel,) = plots.randomisation(rows).axes
+    (panel,) = randomisation(rows).axes
     assert legend(panel) == ["lrp-z\n= noise (control)"] and not panel.get_lines()[0].is_dashed()
 
 
 def test_negative_similarities_are_in_view():
     rows = mprt({"lrp-z": [0.8, 0.0, -0.3, -0.7]}, similarity="pearson")
-    (panel,) = plots.randomisation(rows).axes
+    (panel,) = randomisation(rows).axes
     low, high = panel.get_ylim()
     assert low < -0.8 and high == 1.05  # the lower end of the band is -0.8
 
 
 def test_rows_without_an_interval_have_no_band():
     rows = [{**row, "low": None, "high": None} for row in mprt({"lrp-z": [0.8, 0.5, 0.3, 0.2]})]
-    (panel,) = drawn(plots.randomisation(rows)).axes
+    (panel,) = drawn(randomisation(rows)).axes
     assert panel.get_lines()[0].get_ydata().tolist() == [1, 0.8, 0.5, 0.3, 0.2]
 
 
 def test_smooth_randomisation_is_drawn_and_other_checks_are_passed_over():
     rows = mprt({"lrp-z (smooth)": [0.8, 0.5, 0.3, 0.2]}, check="smooth-mprt")
-    (panel,) = plots.randomisation(rows + logit({"gradient": [0.1, 0.2]})).axes
+    (panel,) = randomisation(rows + logit({"gradient": [0.1, 0.2]})).axes
     assert legend(panel) == ["lrp-z (smooth)"]
 
 
@@ -225,7 +235,7 @@ def test_no_text_of_the_randomisation_overlaps(layers):
     curves = {f"lrp-alpha{i}-beta{i - 1}": [0.5 / i] * layers for i in range(1, 21)}
     rows = mprt(curves, layers=names) + mprt(curves, "single", layers=names)
     rows[0]["dropped"] = rows[-1]["dropped"] = 1
-    figure = drawn(plots.randomisation(rows))
+    figure = drawn(randomisation(rows))
     sloping = [label for p in figure.axes for label in p.get_xticklabels()]
     for label in sloping if layers == 7 else []:  # their boxes overlap, the letters do not
         label.set_visible(False)
@@ -237,7 +247,7 @@ def test_no_text_of_the_randomisation_overlaps(layers):
 
 def test_boxes_hold_the_middle_half_and_dots_are_the_images():
     values = np.random.default_rng(0).beta(3, 2, 40).tolist()
-    (panel,) = plots.random_logit(logit({"lrp-z": values})).axes
+    (panel,) = random_logit(logit({"lrp-z": values})).axes
     (box,) = panel.patches
     low, high = np.percentile(values, [25, 75])
     assert abs(box.get_x() - low) < TOL and abs(box.get_x() + box.get_width() - high) < TOL
@@ -256,7 +266,7 @@ def test_boxes_hold_the_middle_half_and_dots_are_the_images():
 
 def test_the_most_similar_is_on_top_and_one_without_values_below():
     rows = logit({"b": [0.5, 0.6], "none": [None, None], "c": [0.2, 0.1], "a": [0.9, None, 0.8]})
-    (panel,) = plots.random_logit(rows).axes
+    (panel,) = random_logit(rows).axes
     assert ticks(panel.yaxis) == ["a (2 images)", "b", "c", "none (0 images)"]
     low, high = panel.get_ylim()
     assert low > high  # the first is on top
@@ -270,7 +280,7 @@ def test_the_most_similar_is_on_top_and_one_without_values_below():
 
 def test_controls_are_grey_and_hatched():
     rows = logit({"lrp-z": [0.5, 0.6]}) + logit({"noise": [0.1, 0.2]}, control=True)
-    figure = plots.random_logit(rows)
+    figure = random_logit(rows)
     (panel,) = figure.axes
     method, control = panel.patches
     assert ticks(panel.yaxis) == ["lrp-z", "noise (control)"]
@@ -280,7 +290,7 @@ def test_controls_are_grey_and_hatched():
     assert np.ptp(method.get_facecolor()[:3]) > 0.1
     named = lambda f: [t.get_text() for t in f.legends[0].get_texts()]
     assert "of a control" in named(figure)
-    assert "of a control" not in named(plots.random_logit(rows[:1]))
+    assert "of a control" not in named(random_logit(rows[:1]))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +306,7 @@ def test_controls_are_grey_and_hatched():
     ],
 )
 def test_the_axis_says_what_one_means(similarity, words, same):
-    (panel,) = plots.random_logit(logit({"lrp-z": [0.5, -0.6]}, similarity)).axes
+    (panel,) = random_logit(logit({"lrp-z": [0.5, -0.6]}, similarity)).axes
     first, second = panel.get_xlabel().split("\n")
     assert words in first and "2 images" in first
     assert second == f"1: the map of another class is {same}"
@@ -307,30 +317,30 @@ def test_the_axis_says_what_one_means(similarity, words, same):
 def test_one_panel_for_each_similarity_each_in_its_own_order():
     rows = logit({"a": [0.9, 0.8], "b": [0.5, 0.6]})
     rows += logit({"a": [0.1, 0.2], "b": [0.5, 0.6]}, "spearman")
-    assert [ticks(p.yaxis) for p in plots.random_logit(rows).axes] == [["a", "b"], ["b", "a"]]
+    assert [ticks(p.yaxis) for p in random_logit(rows).axes] == [["a", "b"], ["b", "a"]]
     assert [row["method"] for row in rows] == ["a", "b", "a", "b"]  # not sorted in place
 
 
 def test_a_single_image_has_no_interval():
-    (panel,) = drawn(plots.random_logit(logit({"lrp-z": [0.5]}))).axes
+    (panel,) = drawn(random_logit(logit({"lrp-z": [0.5]}))).axes
     assert len(panel.collections) == 2  # whiskers and median
 
 
 def test_no_text_of_the_random_logit_overlaps():
     rows = logit({f"a-method-with-a-name-{i}": [i / 20, 0.5, None] for i in range(20)})
     rows += logit({"the input itself": [0.9, 0.9, 0.9]}, control=True)
-    assert overlapping(plots.random_logit(rows)) == []
+    assert overlapping(random_logit(rows)) == []
 
 
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda: plots.randomisation([]), "mprt and smooth-mprt, but these are of nothing"),
-        (lambda: plots.randomisation(logit({"a": [1]})), "but these are of random-logit"),
-        (lambda: plots.random_logit([]), "random-logit, but these are of nothing"),
-        (lambda: plots.random_logit(mprt({"a": [1] * 4})), "but these are of mprt"),
+        (lambda: randomisation([]), "mprt and smooth-mprt, but these are of nothing"),
+        (lambda: randomisation(logit({"a": [1]})), "but these are of random-logit"),
+        (lambda: random_logit([]), "random-logit, but these are of nothing"),
+        (lambda: random_logit(mprt({"a": [1] * 4})), "but these are of mprt"),
         (
-            lambda: plots.randomisation(mprt({"a": [1] * 4}), similarity="hog"),
+            lambda: randomisation(mprt({"a": [1] * 4}), similarity="hog"),
             "no rows of 'hog', they have ssim",
         ),
     ],
@@ -366,7 +376,7 @@ def stated(panel, mark="± "):
 def test_a_cascade_has_a_row_for_each_method_and_a_column_for_each_stop(channels):
     picture = np.random.default_rng(1).integers(0, 256, (8, 6, 3), dtype=np.uint8)
     maps = {"lrp-z": draw(3, 8, 6, *channels), "gradient": 1e-6 * draw(3, 8, 6, seed=2)}
-    panels = plots.cascade(picture, maps, ["trained", "fc6", "fc5"], name="a $frog$")
+    panels = cascade_panels(picture, maps, ["trained", "fc6", "fc5"], name="a $frog$")
     assert panels.shape == (2, 4)
     assert [p.get_title() for p in panels[0]] == ["image", "trained", "fc6", "+ fc5"]
     assert [p.get_ylabel() for p in panels[:, 0]] == ["lrp-z", "gradient"]
@@ -384,7 +394,7 @@ def test_a_cascade_has_a_row_for_each_method_and_a_column_for_each_stop(channels
 def test_maps_that_show_nothing_are_grey_with_a_word():
     maps = draw(5, 4, 4)
     maps[1], maps[2, 0, 0], maps[3, 0, 0] = 0, np.nan, np.inf
-    panels = plots.cascade(np.zeros((4, 4)), {"m": maps}, ["trained", *"abcd"])[0, 1:]
+    panels = cascade_panels(np.zeros((4, 4)), {"m": maps}, ["trained", *"abcd"])[0, 1:]
     words = [[t.get_text() for t in panel.texts] for panel in panels]
     assert words == [[], ["zero"], ["none"], ["none"], []]
     for panel in panels[1:4]:
@@ -397,7 +407,7 @@ def test_two_classes_have_their_maps_and_the_difference_of_their_sizes():
     pictures = np.random.default_rng(1).random((2, 8, 6, 3))
     maps = {"lrp-z": draw(2, 3, 8, 6, 3), "gradient": draw(2, 3, 8, 6, seed=2)}
     names = [["cat", "dog", "pen"], ["zebra", "elephant", "cup"]]
-    panels = plots.two_classes(pictures, maps, names)
+    panels = two_class_panels(pictures, maps, names)
     assert panels.shape == (4, 5)
     assert [p.get_ylabel() for p in panels[:, 0]] == ["lrp-z", "gradient"] * 2
     for i in range(2):
@@ -423,12 +433,12 @@ def test_two_classes_have_their_maps_and_the_difference_of_their_sizes():
 def test_maps_equal_up_to_size_and_sign_have_no_difference():
     """Only rounding, which must not be blown up to a picture."""
     a, b = draw(1, 9, 9), draw(1, 9, 9, seed=1)
-    panels = plots.two_classes(
+    panels = two_class_panels(
         np.zeros((1, 9, 9)), {"m": np.stack([a, -3 * a, b], 1)}, "A B C".split()
     )
     assert np.abs(image_of(panels[0, 4])).max() < 1e-6
     assert panels[0, 4].get_xlabel() == "L1 0.000000"
-    panels = plots.two_classes(np.zeros((1, 9, 9)), {"m": np.stack([a, a, b], 1)}, "A B C".split())
+    panels = two_class_panels(np.zeros((1, 9, 9)), {"m": np.stack([a, a, b], 1)}, "A B C".split())
     assert [t.get_text() for t in panels[0, 4].texts] == ["zero"]
     assert panels[0, 4].get_xlabel() == "L1 0.000000"
 
@@ -437,14 +447,14 @@ def test_a_small_difference_is_paler_than_a_large_one():
     a, b = draw(1, 9, 9), draw(1, 9, 9, seed=1)
     near = np.stack([a, a * (1 + 1e-3 * b), b], 1)
     far = np.stack([a, b, b], 1)
-    panels = plots.two_classes(np.zeros((1, 9, 9)), {"near": near, "far": far}, ["a", "b", "c"])
+    panels = two_class_panels(np.zeros((1, 9, 9)), {"near": near, "far": far}, ["a", "b", "c"])
     sizes = [np.abs(image_of(row[4])).max() for row in panels]
     assert sizes[1] == 1 and sizes[0] < 0.05
 
 
 def test_names_that_all_images_share_stand_once():
     maps = {"m": draw(3, 3, 4, 4), "n": draw(3, 3, 4, 4)}
-    panels = plots.two_classes(np.zeros((3, 4, 4)), maps, (281, 207, 3))
+    panels = two_class_panels(np.zeros((3, 4, 4)), maps, (281, 207, 3))
     assert [p.get_title() for p in panels[0]][1:4] == ["281", "207", "3"]
     assert not any(p.get_title() for p in panels[1:].flat)
 
@@ -452,14 +462,14 @@ def test_names_that_all_images_share_stand_once():
 def test_distances_that_are_given_are_written():
     maps = {"m": draw(2, 3, 4, 4), "n": draw(2, 3, 4, 4)}
     given = {"n": [0.25, None], "m": np.array([0.000371, np.nan])}
-    panels = plots.two_classes(np.zeros((2, 4, 4)), maps, ["a", "b", "c"], distances=given)
+    panels = two_class_panels(np.zeros((2, 4, 4)), maps, ["a", "b", "c"], distances=given)
     assert [p.get_xlabel() for p in panels[:, 4]] == ["L1 0.000371", "L1 0.250000", "", ""]
 
 
 def test_a_map_that_is_not_finite_has_no_difference():
     maps = draw(2, 3, 4, 4)
     maps[0, 1, 0, 0], maps[1, 2] = np.nan, 0
-    panels = plots.two_classes(np.zeros((2, 4, 4)), {"m": maps}, ["a", "b", "c"])
+    panels = two_class_panels(np.zeros((2, 4, 4)), {"m": maps}, ["a", "b", "c"])
     words = [[t.get_text() for p in row for t in p.texts] for row in panels]
     assert words == [["none", "none"], ["zero"]]  # map b and the difference; the random class
     assert not panels[0, 4].get_xlabel() and stated(panels[1, 4], "L1 ") > 0
@@ -468,10 +478,10 @@ def test_a_map_that_is_not_finite_has_no_difference():
 def test_no_text_of_the_grids_overlaps():
     maps = {f"lrp-cmp-alpha{i}-beta{i}": draw(7, 6, 8) for i in range(8)}
     stops = ["trained", "fc3", "conv5_3:relu", *(f"block{i}_2" for i in range(4))]
-    assert overlapping(plots.cascade(np.zeros((6, 8)), maps, stops, name="n").flat[0].figure) == []
+    assert overlapping(cascade_panels(np.zeros((6, 8)), maps, stops, name="n").flat[0].figure) == []
     maps = {f"deeplift-reveal-cancel-{i}": draw(2, 3, 6, 8) for i in range(3)}
     names = [["Persian cat", "King Charles spaniel", "c"], ["a", "African bush elephant", "c"]]
-    panels = plots.two_classes(np.zeros((2, 6, 8, 3)), maps, names)
+    panels = two_class_panels(np.zeros((2, 6, 8, 3)), maps, names)
     assert overlapping(panels.flat[0].figure) == []
 
 
@@ -482,27 +492,33 @@ TWO = np.zeros((2, 4, 4))
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda: plots.cascade(ONE, {}, ["trained"]), "no maps"),
-        (lambda: plots.cascade(ONE, {"z": draw(2, 4, 4)}, ["trained"]), "1 stops, but 2 maps of z"),
+        (lambda: cascade_panels(ONE, {}, ["trained"]), "no maps"),
         (
-            lambda: plots.cascade(ONE, {"z": draw(4, 4)}, ["trained"]),
+            lambda: cascade_panels(ONE, {"z": draw(2, 4, 4)}, ["trained"]),
+            "1 stops, but 2 maps of z",
+        ),
+        (
+            lambda: cascade_panels(ONE, {"z": draw(4, 4)}, ["trained"]),
             r"\(S, H, W, C\) or \(S, H, W\)",
         ),
-        (lambda: plots.cascade(TWO, {"z": draw(1, 4, 4)}, ["trained"]), r"\(H, W, 3\) or \(H, W\)"),
-        (lambda: plots.two_classes(TWO[:0], {"z": draw(0, 3, 4, 4)}, "abc"), "no images"),
-        (lambda: plots.two_classes(TWO, {}, list("abc")), "no maps"),
-        (lambda: plots.two_classes(TWO, {"z": draw(2, 2, 4, 4)}, list("abc")), r"\(2, 2, 4, 4\)"),
-        (lambda: plots.two_classes(TWO, {"z": draw(3, 3, 4, 4)}, list("abc")), r"of z have \(3,"),
-        (lambda: plots.two_classes(TWO, {"z": draw(2, 3, 4, 4)}, list("ab")), r"shape \(2,\)"),
-        (lambda: plots.two_classes(TWO, {"z": draw(2, 3, 4, 4)}, "abc"), r"shape \(\)"),
         (
-            lambda: plots.two_classes(
+            lambda: cascade_panels(TWO, {"z": draw(1, 4, 4)}, ["trained"]),
+            r"\(H, W, 3\) or \(H, W\)",
+        ),
+        (lambda: two_class_panels(TWO[:0], {"z": draw(0, 3, 4, 4)}, "abc"), "no images"),
+        (lambda: two_class_panels(TWO, {}, list("abc")), "no maps"),
+        (lambda: two_class_panels(TWO, {"z": draw(2, 2, 4, 4)}, list("abc")), r"\(2, 2, 4, 4\)"),
+        (lambda: two_class_panels(TWO, {"z": draw(3, 3, 4, 4)}, list("abc")), r"of z have \(3,"),
+        (lambda: two_class_panels(TWO, {"z": draw(2, 3, 4, 4)}, list("ab")), r"shape \(2,\)"),
+        (lambda: two_class_panels(TWO, {"z": draw(2, 3, 4, 4)}, "abc"), r"shape \(\)"),
+        (
+            lambda: two_class_panels(
                 TWO, {"z": draw(2, 3, 4, 4)}, list("abc"), distances={"z": [1.0]}
             ),
             "2 images, but 1 distances of z",
         ),
         (
-            lambda: plots.two_classes(TWO, {"z": draw(2, 3, 4, 4)}, list("abc"), distances={}),
+            lambda: two_class_panels(TWO, {"z": draw(2, 3, 4, 4)}, list("abc"), distances={}),
             "2 images, but 0 distances of z",
         ),
     ],
