@@ -20,9 +20,9 @@ from ..methods.lookup import resolve
 from ..sanity import CONTROLS, TwoClasses, two_classes
 from ..sanity.maps import Subject
 from ..sanity.parameters import stops
-from .checks import CHECKS, Piece, Task
 from .result import GOOD, Audit
 from .store import Store
+from .tasks import MEASURES, Finding, Task
 from .verdict import DEFAULT, Thresholds
 
 # What the paper measures (table of the appendix), less what is not a chain of rules.
@@ -86,10 +86,10 @@ def audit(
     store = None if out is None else Store(out, settings)
     pairs = _two_classes(source, chosen, two_class, key)
     pieces = _pieces(task, chosen, store)
-    rows = [row for piece in pieces.values() for row in piece.rows]
+    rows = [row for finding in pieces.values() for row in finding.rows]
     rows += [{"check": "failed", "of": "all", "method": m, "reason": r} for m, r in failed.items()]
     order = [*chosen, *failed]
-    grids = [piece.grid for piece in pieces.values() if piece.grid is not None]
+    grids = [finding.grid for finding in pieces.values() if finding.grid is not None]
     return Audit(
         settings,
         sorted(rows, key=lambda row: order.index(row["method"])),
@@ -156,34 +156,36 @@ def _identity(reading: Reading, images: Any) -> dict[str, Any]:
 
 def _pieces(
     task: Task, chosen: dict[str, Any], store: Store | None
-) -> dict[tuple[str, str], Piece]:
+) -> dict[tuple[str, str], Finding]:
     """All pieces, by check and method: those that the store has, and the others anew."""
     # By check: what one method's checks compile is then never compiled by two threads at once.
-    jobs = [(c, m) for c, check in CHECKS.items() for m in chosen if check.applies(chosen[m])]
+    jobs = [(c, m) for c, check in MEASURES.items() for m in chosen if check.applies(chosen[m])]
     found = {}
     if store is not None:
         stored = {(c, m): store.read(m, c) for c, m in jobs}
-        found = {job: piece for job, piece in stored.items() if piece is not None}
+        found = {job: finding for job, finding in stored.items() if finding is not None}
 
-    def work(job: tuple[str, str]) -> Piece:
+    def work(job: tuple[str, str]) -> Finding:
         check, method = job
-        return CHECKS[check].run(task, chosen[method])
+        return MEASURES[check].run(task, chosen[method])
 
-    def keep(job: tuple[str, str], piece: Piece) -> None:
+    def keep(job: tuple[str, str], finding: Finding) -> None:
         check, method = job
-        found[job] = piece
+        found[job] = finding
         if store is not None:
-            store.write(method, check, piece)
+            store.write(method, check, finding)
 
     left = [job for job in jobs if job not in found]
     label = lambda job: f"{job[1]}: {job[0]}"
     failed = run_jobs(left, work, keep, label=label, unit="audit", catch=(Exception,))
     for (check, method), error in failed.items():
         # What has no matrix has no spectrum: that is no failure.
-        kind = "unavailable" if CHECKS[check].linear and isinstance(error, ValueError) else "failed"
+        kind = (
+            "unavailable" if MEASURES[check].linear and isinstance(error, ValueError) else "failed"
+        )
         reason = str(error) or type(error).__name__
         row = {"check": kind, "of": check, "method": method, "reason": reason}
-        found[check, method] = Piece([row])
+        found[check, method] = Finding([row])
     return {job: found[job] for job in jobs}
 
 

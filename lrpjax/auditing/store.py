@@ -15,7 +15,7 @@ from typing import Any
 from .._base.arrays import decoded, encoded
 from .._base.files import write_whole
 from ..sanity import Cascade
-from .checks import Piece
+from .tasks import Finding
 
 _SETTINGS = "settings.json"
 
@@ -41,19 +41,19 @@ class Store:
     def pieces(self) -> list[Path]:
         return sorted(self.folder.glob("piece-*.json"))
 
-    def read(self, method: str, check: str) -> Piece | None:
+    def read(self, method: str, check: str) -> Finding | None:
         """The piece if it is there and whole."""
         try:
             content = json.loads(self._file(method, check).read_text())
             body = content["piece"]
             if content["checksum"] != _checksum(body):
                 return None
-            return _piece(body)
+            return _finding(body)
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def write(self, method: str, check: str, piece: Piece) -> None:
-        body = {"method": method, "check": check, **_body(piece)}
+    def write(self, method: str, check: str, finding: Finding) -> None:
+        body = {"method": method, "check": check, **_body(finding)}
         content = {"checksum": _checksum(body), "piece": body}
         write_whole(self._file(method, check), json.dumps(content, allow_nan=False))
 
@@ -87,11 +87,11 @@ def _checksum(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _body(piece: Piece) -> dict[str, Any]:
-    grid = None if piece.grid is None else piece.grid.content()
-    return {"rows": piece.rows, "grid": encoded(grid)}
+def _body(finding: Finding) -> dict[str, Any]:
+    grid = None if finding.grid is None else finding.grid.content()
+    return {"rows": finding.rows, "grid": encoded(grid)}
 
 
-def _piece(body: dict[str, Any]) -> Piece:
+def _finding(body: dict[str, Any]) -> Finding:
     grid = body["grid"]
-    return Piece(body["rows"], grid and Cascade.from_content(decoded(grid)))
+    return Finding(body["rows"], grid and Cascade.from_content(decoded(grid)))

@@ -79,7 +79,7 @@ def attribute(
     percentile in size, which stands below it. The table shows each map's sum beside the logit:
     methods that conserve relevance keep it, but for what biases took.
     """
-    from .. import attribute as relevance_of
+    from ..attribution import attribute as relevance_of
 
     writable(out)
     network, inputs = load(model, weights, [*(images or []), *(files or [])], bundled=BUNDLED)

@@ -10,7 +10,9 @@ from scipy import stats
 
 import lrpjax as lrp
 from lrpjax._base import progress
-from lrpjax.concepts import TCAV, cav, cav_accuracy, tcav, welch_p_value
+from lrpjax.concepts import TCAV, tcav
+from lrpjax.concepts.testing import welch_p_value
+from lrpjax.concepts.vectors import cav, cav_accuracy
 
 EXACT = 1e-10  # float64 means of shares, and the p-values made of them
 FIT = 1e-4  # L-BFGS stops at a mean gradient of 1e-6, times 30 images, over a curvature of 1

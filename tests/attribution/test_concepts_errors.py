@@ -1,6 +1,7 @@
 """What TCAV refuses: one clear sentence that names the concept, the layer or the option."""
 
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 import lrpjax as lrp
-from lrpjax.concepts import MIN_IMAGES, tcav
+from lrpjax.concepts import tcav
+from lrpjax.concepts.testing import MIN_IMAGES
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -87,3 +89,9 @@ def test_activations_that_overflow():
 
 def test_methods_that_are_no_chain():
     refused("not a chain of rules", method=lrp.methods.get("occlusion"))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(ImportError, match=r'pip install "lrpjax\[tcav\]"'):
+        run()

@@ -15,7 +15,7 @@ from helpers.nets_audit import network, pictures
 
 import lrpjax as lrp
 from lrpjax import auditing
-from lrpjax.auditing import checks as audit_checks
+from lrpjax.auditing import tasks
 from lrpjax.auditing.verdict import verdict
 from lrpjax.sanity.pictures import pictures_of
 
@@ -206,12 +206,12 @@ def test_a_second_run_goes_on_where_the_first_stopped(model, images, tmp_path, m
     cut.write_text(cut.read_text()[:-20])
     missing.unlink()
     done = []
-    for name, check in audit_checks.CHECKS.items():
+    for name, check in tasks.MEASURES.items():
         counted = lambda task, method, check=check, name=name: (
             done.append(name) or check.run(task, method)
         )
         monkeypatch.setitem(
-            audit_checks.CHECKS, name, audit_checks.Check(counted, check.chains, check.linear)
+            tasks.MEASURES, name, tasks.Measure(counted, check.chains, check.linear)
         )
     again = run()
     assert sorted(done) == ["csc", "mprt", "random-logit"]

@@ -78,12 +78,13 @@ def test_a_method_named_twice_is_asked_once(run, monkeypatch):
 
 
 def test_ctrl_c_keeps_finished_pieces(run, tmp_path, monkeypatch):
-    from lrpjax.auditing import checks
+
+    from lrpjax.auditing import tasks
 
     def interrupted(task, method):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(checks.CHECKS, "mprt", checks.Check(interrupted))
+    monkeypatch.setitem(tasks.MEASURES, "mprt", tasks.Measure(interrupted))
     monkeypatch.setattr(jobs, "THREADS", 1)
     code, out, _ = run("audit", "--method", "lrp-z")
     assert code == 130 and "Interrupted" in out

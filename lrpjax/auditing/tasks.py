@@ -39,39 +39,39 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Finding:
     """What one check says of one method. grid: its maps under randomisation."""
 
     rows: list[dict[str, Any]]
     grid: sanity.Cascade | None = None
 
 
-def convergence(task: Task, method: Any) -> Piece:
+def convergence(task: Task, method: Any) -> Finding:
     found = csc(
         task.source, task.images, method, key=task.key, start=task.start, vectors=task.vectors
     )
-    return Piece([{"check": "csc", **row} for row in found.rows])
+    return Finding([{"check": "csc", **row} for row in found.rows])
 
 
-def spectrum(task: Task, method: Any) -> Piece:
+def spectrum(task: Task, method: Any) -> Finding:
     few = task.images[: task.spectrum_images]
     own = of_images(method, task.images, np.arange(len(few)))
     found = singular_values(task.source, few, own, key=task.key, start=task.start, k=2)
     rows = [{"check": "spectrum", **row} for row in found.rows]
     for row in rows:
         row.pop("products")
-    return Piece(rows)
+    return Finding(rows)
 
 
-def certified(task: Task, method: Any) -> Piece:
+def certified(task: Task, method: Any) -> Finding:
     one = task.images[:1]
     own = of_images(method, task.images, np.arange(1))
     found = certificate(task.source, one, own, key=task.key, start=task.start)
     sentence = {"scope": "sentence", "method": method.name, "sentence": found.sentence}
-    return Piece([{"check": "certificate", **row} for row in (*found.rows, sentence)])
+    return Finding([{"check": "certificate", **row} for row in (*found.rows, sentence)])
 
 
-def randomisation(task: Task, method: Any) -> Piece:
+def randomisation(task: Task, method: Any) -> Finding:
     found = sanity.mprt(
         task.source,
         task.images,
@@ -90,10 +90,10 @@ def randomisation(task: Task, method: Any) -> Piece:
         target=task.target[:GRID],
         layers=task.layers,
     )
-    return Piece(found.rows, grid)
+    return Finding(found.rows, grid)
 
 
-def other_class(task: Task, method: Any) -> Piece:
+def other_class(task: Task, method: Any) -> Finding:
     found = sanity.random_logit(
         task.source,
         task.images,
@@ -103,19 +103,19 @@ def other_class(task: Task, method: Any) -> Piece:
         classes=task.classes,
         similarity=SIMILARITIES,
     )
-    return Piece(found.rows)
+    return Finding(found.rows)
 
 
-def sums(task: Task, method: Any) -> Piece:
+def sums(task: Task, method: Any) -> Finding:
     found = sanity.conservation(task.source, task.images, method, key=task.key, target=task.target)
-    return Piece(found.rows)
+    return Finding(found.rows)
 
 
 @dataclass(frozen=True)
-class Check:
+class Measure:
     """run: the check. chains: whether it is of chains of rules only. linear: and of linear ones."""
 
-    run: Callable[[Task, Any], Piece]
+    run: Callable[[Task, Any], Finding]
     chains: bool = False
     linear: bool = False
 
@@ -123,11 +123,11 @@ class Check:
         return method.chain is not None or not self.chains
 
 
-CHECKS: dict[str, Check] = {
-    "random-logit": Check(other_class),
-    "mprt": Check(randomisation),
-    "csc": Check(convergence, chains=True),
-    "certificate": Check(certified, chains=True, linear=True),
-    "spectrum": Check(spectrum, chains=True, linear=True),
-    "sums": Check(sums),
+MEASURES: dict[str, Measure] = {
+    "random-logit": Measure(other_class),
+    "mprt": Measure(randomisation),
+    "csc": Measure(convergence, chains=True),
+    "certificate": Measure(certified, chains=True, linear=True),
+    "spectrum": Measure(spectrum, chains=True, linear=True),
+    "sums": Measure(sums),
 }

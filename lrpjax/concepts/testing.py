@@ -16,29 +16,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import ttest_ind_from_stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from ._base import checks
-from ._base.progress import track
-from ._base.results import Results
-from ._base.work import Chunk, chunks
-from .attribution import vjp
-from .graph import Graph
-from .graph.places import layout_of
-from .graph.reading import Model, environment, source_of
-from .methods.lookup import resolve_chain
-from .propagation.baselines import of_images
-from .propagation.explain import read_for_target
-from .propagation.layer_statistics import layer_value
-from .propagation.method import Method
+from .._base import checks
+from .._base.progress import track
+from .._base.results import Results
+from .._base.work import Chunk, chunks
+from ..attribution import vjp
+from ..graph import Graph
+from ..graph.places import layout_of
+from ..graph.reading import Model, environment, source_of
+from ..methods.lookup import resolve_chain
+from ..propagation.baselines import of_images
+from ..propagation.explain import read_for_target
+from ..propagation.layer_statistics import layer_value
+from ..propagation.method import Method
+from .vectors import FOLDS, cav, cav_accuracy, varies
 
-FOLDS = 5
 MIN_IMAGES = 2 * FOLDS  # so that every fold holds out two images of each class
-_ROUNDING = 10  # a unit that varies by fewer roundings of its largest value is constant
 
 
 class TCAV(Results):
@@ -140,29 +135,6 @@ def tcav(
     return TCAV(settings | {"random_sets": len(unrelated)}, rows)
 
 
-def cav(concept: np.ndarray, random: np.ndarray) -> np.ndarray:
-    """The concept activation vector: the unit normal towards the concept, (units,).
-
-    concept, random: activations (images, units), both sets with equal weight in the logistic
-    regression (L2, C = 1). It is fitted to units scaled to variance 1, w . (h - mean) / std, so
-    that the penalty does not depend on their scale; the normal in terms of h is w / std.
-    Zero where no direction separates the sets. Source: Kim et al. 2018, section 3.2.
-    """
-    scaler, classifier = _classifier().fit(*_labelled(concept, random))
-    normal = classifier.coef_[0] / scaler.scale_
-    length = np.linalg.norm(normal)
-    return normal / length if length > 0 else normal
-
-
-def cav_accuracy(concept: np.ndarray, random: np.ndarray) -> float:
-    """The share of both sets, each with equal weight, that the classifier of `cav` gets right.
-
-    Cross-validated: each fifth of the images, in their order, by a classifier fitted to the rest.
-    """
-    options: dict[str, Any] = {"cv": StratifiedKFold(FOLDS), "scoring": "balanced_accuracy"}
-    return cross_val_score(_classifier(), *_labelled(concept, random), **options).mean().item()
-
-
 def welch_p_value(scores: np.ndarray, null: np.ndarray) -> float:
     """The p-value of a two-sided Welch t-test of equal means.
 
@@ -172,26 +144,6 @@ def welch_p_value(scores: np.ndarray, null: np.ndarray) -> float:
         return float(scores[0] == null[0])
     sides = [(v.mean(), v.std(ddof=1), v.size) for v in (scores, null)]
     return float(ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
-
-
-def _classifier() -> Pipeline:
-    logistic = LogisticRegression(class_weight="balanced", tol=1e-6, max_iter=10_000)
-    return make_pipeline(StandardScaler(), logistic)
-
-
-def _labelled(concept: np.ndarray, random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The examples (images, units) and their labels, 1 for the concept.
-
-    Units that vary by rounding alone are 0: scaled to variance 1 they would be noise.
-    """
-    both = np.concatenate([concept, random])
-    examples = np.where(_varies(both), both, 0).astype(float)
-    return examples, np.repeat([1, 0], [len(concept), len(random)])
-
-
-def _varies(values: np.ndarray) -> np.ndarray:
-    rounding = _ROUNDING * np.finfo(values.dtype).eps
-    return np.ptp(values, axis=0) > rounding * np.abs(values).max(0)
 
 
 def _check_sets(
@@ -262,7 +214,7 @@ def _split(
     """The activations of each set; raises ValueError for those that no CAV can be fitted to."""
     parts = np.split(activations, np.cumsum([len(batch) for batch in sets.values()])[:-1])
     checks.check_finite(parts, [f"the activations of {name} at layer {layer!r}" for name in sets])
-    if not _varies(activations).any():
+    if not varies(activations).any():
         raise ValueError(
             f"The activations at layer {layer!r} are the same for all images of the concepts and "
             "the random sets: choose a layer that depends on the input."
