@@ -71,34 +71,21 @@ def sanity(
     """
     import jax
 
-    from .._base.checks import check_known
-    from ..report import plots
-    from ..sanity import SIMILARITIES, Sanity, mprt, random_logit
-    from ..sanity.parameters import ORDERS, RANDOMISERS
+    from ..sanity import Sanity, mprt, random_logit
 
     wanted = list(dict.fromkeys(check or [RANDOMISATION, LOGIT]))
-    for name in wanted:
-        check_known("check", name, [RANDOMISATION, LOGIT])
-    for name in similarity or []:
-        check_known("similarity", name, SIMILARITIES)
-    check_known("order", order, ORDERS)
-    check_known("randomiser", randomiser, RANDOMISERS)
+    _require_known(wanted, similarity or [], order, randomiser)
     writable(out)
     network, inputs = load(model, weights, images)
-    key = jax.random.key(seed)
     shared: dict[str, Any] = {
-        "key": key,
+        "key": jax.random.key(seed),
         "similarity": similarity or ["ssim"],
         "colour": colour,
         "multiplier": multiplier,
     }
     names = [name.strip() for name in layers.split(",")] if layers else None
-    cascade: dict[str, Any] = {
-        "order": order,
-        "layers": names,
-        "randomiser": randomiser,
-        "draws": draws,
-    }
+    cascade: dict[str, Any] = {"order": order, "layers": names, "draws": draws}
+    cascade["randomiser"] = randomiser
     jobs = [(name, each) for each in wanted for name in dict.fromkeys(method or METHODS)]
     settings = {**inputs.settings, "seed": seed, "order": order, "randomiser": randomiser}
     settings |= {"draws": draws, "classes": classes, "colour": colour, "multiplier": multiplier}
@@ -118,12 +105,8 @@ def sanity(
         collected().save(out / "results.json")
 
     cut_short = run_jobs(jobs, measure, keep, label=" ".join)
-    found, files = collected(), []
-    for name in (RANDOMISATION, LOGIT):
-        rows = [row for row in found.rows if row["check"] == name]
-        if rows:
-            say(f"\n{_table(rows)}")
-            files += plots.save(Sanity(found.settings, rows).plot(), out / name)
+    found = collected()
+    files = _drawn(found, out)
     if found.rows:
         write_json(json_file, found.settings, found.rows)
     say_skipped(found.settings)
@@ -132,6 +115,33 @@ def sanity(
         say(f"\nFigures: {shown} (and .svg)\nResults: {out / 'results.json'}")
     if cut_short:
         raise typer.Exit(INTERRUPTED)
+
+
+def _require_known(checks: list[str], similarities: list[str], order: str, randomiser: str) -> None:
+    """Raises ValueError, with the nearest names, before anything is loaded."""
+    from .._base.checks import check_known
+    from ..sanity import SIMILARITIES
+    from ..sanity.parameters import ORDERS, RANDOMISERS
+
+    for name in checks:
+        check_known("check", name, [RANDOMISATION, LOGIT])
+    for name in similarities:
+        check_known("similarity", name, SIMILARITIES)
+    check_known("order", order, ORDERS)
+    check_known("randomiser", randomiser, RANDOMISERS)
+
+
+def _drawn(found: Any, out: Path) -> list[Path]:
+    """Says the table of each check, and writes its figure."""
+    from ..report import plots
+
+    files = []
+    for name in (RANDOMISATION, LOGIT):
+        rows = [row for row in found.rows if row["check"] == name]
+        if rows:
+            say(f"\n{_table(rows)}")
+            files += plots.save(type(found)(found.settings, rows).plot(), out / name)
+    return files
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
