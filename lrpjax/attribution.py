@@ -21,10 +21,10 @@ from .planning.ledger import contributed, explain, substituted_sums, warn_of_wha
 from .propagation import refusals
 from .propagation.apart import refuse_what_mixes
 from .propagation.empty import is_empty, no_maps, no_vjp
-from .propagation.explain import read_for, read_for_target
 from .propagation.method import Method
 from .propagation.propagations import is_vjp, span
 from .propagation.pullback import forward, forward_as_it_is
+from .propagation.targets import read_for, read_for_target
 
 
 def vjp(

@@ -21,11 +21,11 @@ from .graph.places import below, find_layer, output_layer, values_at
 from .graph.reading import Model, Reading
 from .methods.lookup import resolve_chain
 from .propagation import refusals
-from .propagation.explain import read_for
 from .propagation.method import Method
 from .propagation.operators import MEMORY, ChainOperator
 from .propagation.propagations import Span, span
 from .propagation.pullback import forward
+from .propagation.targets import read_for
 
 
 def matrix(

@@ -28,9 +28,9 @@ from ..graph.places import layout_of
 from ..graph.reading import Model, environment, source_of
 from ..methods.lookup import resolve_chain
 from ..propagation.baselines import of_images
-from ..propagation.explain import read_for_target
 from ..propagation.layer_statistics import layer_value
 from ..propagation.method import Method
+from ..propagation.targets import read_for_target
 from .vectors import FOLDS, cav, cav_accuracy, varies
 
 MIN_IMAGES = 2 * FOLDS  # so that every fold holds out two images of each class

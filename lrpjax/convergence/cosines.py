@@ -29,9 +29,9 @@ from ..methods.lookup import resolve_chain
 from ..planning.claims import require
 from ..propagation import refusals
 from ..propagation.baselines import of_images
-from ..propagation.explain import reached, read_for
 from ..propagation.method import Method
 from ..propagation.propagations import propagations, span
+from ..propagation.targets import reached, read_for
 from .locations import locations
 from .rays import NO_ANGLE, units
 

@@ -12,11 +12,11 @@ from ..program.axes import Axes, find_axes
 from ..program.program import Program, constants_behind, text
 from ..program.trace import INFERENCE
 from ..program.uniform import uniform_values
-from .describe import describe
 from .kinds import KINDS
 from .layer import Layer
 from .names import assign_names
-from .recognise import find_layers, moves_values
+from .positions import describe
+from .recognition import find_layers, moves_values
 
 
 class Graph:

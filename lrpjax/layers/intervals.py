@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from ..graph.kinds import LINEAR
 from ..graph.layer import Layer
 from ..graph.layers import Graph
-from ..graph.recognise import moves_values
+from ..graph.recognition import moves_values
 from ..program import primitives
 from ..program.program import Eqn, constant, evaluate
 from ..program.varying import can_follow, push_through

@@ -20,8 +20,8 @@ from .._base.progress import track
 from .._base.work import fitting
 from ..graph.reading import Reading
 from ..program.evaluation import as_number
-from ..propagation.explain import ExplainedOutput, logits_of, one_hot, read_as
 from ..propagation.explainer import Explainer
+from ..propagation.targets import ExplainedOutput, logits_of, one_hot, read_as
 
 Maps = list[jax.Array]  # one for each input of the model
 

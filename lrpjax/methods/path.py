@@ -14,8 +14,8 @@ from .._base import checks
 from ..graph.reading import Model
 from ..propagation.baselines import Baseline, baseline_of, rows_of
 from ..propagation.entries import named
-from ..propagation.explain import read_for_target
 from ..propagation.method import Method
+from ..propagation.targets import read_for_target
 from .estimator import Estimator, ExplainedOutput, Maps
 from .lookup import based
 

@@ -23,8 +23,8 @@ from ..program import Program, evaluate, is_inexact, single
 from ..program.evaluation import as_number
 from ..propagation.chain import Chain
 from ..propagation.derivative import derivative, stands_as_it_is
-from ..propagation.explain import read_as
 from ..propagation.method import Method
+from ..propagation.targets import read_as
 from ..propagation.travelling import AsRelevance
 from ..rules import gradient, rule
 

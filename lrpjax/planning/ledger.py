@@ -25,10 +25,10 @@ from ..propagation import refusals
 from ..propagation.baselines import rows_of
 from ..propagation.chain import Chain, Stage
 from ..propagation.derivative import Relevance
-from ..propagation.explain import explained, one_hot, start_relevance
 from ..propagation.method import Method
 from ..propagation.multipliers import over_baselines
 from ..propagation.propagations import propagations, span
+from ..propagation.targets import explained, one_hot, start_relevance
 from ..propagation.travelling import AsRelevance
 from ..rules import Account
 

@@ -17,8 +17,8 @@ from ..graph.reading import Model, Source, read_at
 from ..methods.lookup import resolve_chain
 from ..program import calls_around
 from ..propagation import refusals
-from ..propagation.explain import read_for
 from ..propagation.method import Method
+from ..propagation.targets import read_for
 from . import ledger
 from .claims import FOLDED, Claim, tested
 

@@ -12,9 +12,9 @@ from ..composites import for_every_kind
 from ..graph import KINDS
 from ..graph.reading import Reading
 from ..rules import Rule, gradient, rule
-from .explain import ExplainedOutput, explained, read_as, relevance_from
 from .explainer import Colour
 from .rule_chain import RuleChain, Start
+from .targets import ExplainedOutput, explained, read_as, relevance_from
 
 
 @partial(

@@ -13,7 +13,7 @@ from ..graph.reading import Model, Reading, Source, source_of
 from ..methods.lookup import resolve
 from ..planning.claims import require
 from ..propagation.baselines import of_images
-from ..propagation.explain import logits_of, read_for_target
+from ..propagation.targets import logits_of, read_for_target
 
 _ENOUGH = 32  # images: with fewer a chunk's products lose speed
 LOGITS = "the model's output"

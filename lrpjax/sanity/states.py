@@ -17,7 +17,7 @@ from .._base.progress import track
 from .._base.work import Chunk, chunks
 from ..graph import Graph
 from ..propagation.baselines import of_images
-from ..propagation.explain import explained
+from ..propagation.targets import explained
 from .maps import LOGITS, Subject
 from .parameters import by_layer
 from .partial_evaluation import Incremental

@@ -14,7 +14,7 @@ from lrpjax import rules
 from lrpjax.composites import by_kind, or_else
 from lrpjax.planning import ledger
 from lrpjax.planning.ledger import TERMS
-from lrpjax.propagation.explain import read_for_target
+from lrpjax.propagation.targets import read_for_target
 from lrpjax.rules import Account, rule
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -171,3 +171,27 @@ def test_a_map_of_another_shape_is_refused():
 def named_function(name, function):
     function.__name__ = name
     return function
+
+
+NAMED = {
+    "gradient": {},
+    "lrp-z": {},
+    "lrp-zplus": {"fold": False},
+    "deeplift-rescale": {"baseline": 0.5},
+    "integrated-gradients": {"steps": 3},
+    "smooth-grad": {"key": KEY, "samples": 2},
+    "contrastive-lrp": {},
+    "occlusion": {"window": 2},
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_method_explains_by_the_same_protocol(name):
+    """At the input it is given, whatever the reading was made at."""
+    method, reading = lrp.methods.get(name, **NAMED[name]), lrp.read(MODEL, X[::-1])
+    found = method.explain(reading, X, TARGET)
+    np.testing.assert_allclose(
+        found, lrp.attribute(MODEL, X, method, target=TARGET), rtol=1e-12, atol=1e-13
+    )
+    with pytest.raises(ValueError, match="was read for an input"):
+        method.explain(reading, X[:2], TARGET[:2])

@@ -22,7 +22,7 @@ from nets_derivative import (
 
 import lrpjax as lrp
 from lrpjax.planning import ledger
-from lrpjax.propagation.explain import read_for_target
+from lrpjax.propagation.targets import read_for_target
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 DOUBLE = 1e-12  # relative to the largest entry
