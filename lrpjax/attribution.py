@@ -24,7 +24,7 @@ from .propagation.empty import is_empty, no_maps, no_vjp
 from .propagation.method import Method
 from .propagation.propagations import is_vjp, span
 from .propagation.pullback import forward, forward_as_it_is
-from .propagation.targets import read_for, read_for_target
+from .propagation.targets import classes_of, read_for, read_for_target
 
 
 def vjp(
@@ -196,7 +196,8 @@ def attribute(
     reading = read_for_target(source, x, method, target)
     if (chain := method.chain) is not None:
         return jax.tree.unflatten(reading.x_tree, _propagated(reading, chain, target))
-    maps = method.explain(reading, x, target)
+    given = classes_of(reading, target) if method.foreign else target
+    maps = method.explain(reading, x, given)
     checks.check_maps(method.name, [jnp.asarray(leaf) for leaf in jax.tree.leaves(maps)])
     return maps
 

@@ -19,7 +19,8 @@ class Explainer:
 
     An object of yours with a `name` and explain(reading, x, target), which gives a map of x's shape
     (a pytree of maps, for one of inputs), is taken wherever a method is; so is a function (model,
-    x, target). Of what is said here yours may have `colour` and `sparse`.
+    x, target). Its target is N classes, one for each image. Of what is said here yours may have
+    `colour` and `sparse`.
 
     base: the method that it is over. baseline: what inputs are compared with.
     colour: how a map is reduced to one value for each pixel before maps are compared: what the

@@ -138,6 +138,14 @@ def start_relevance(method: RuleChain, logits: jax.Array, seed: jax.Array) -> ja
     return (seed * logits if method.start == "logit" else seed).astype(logits.dtype)
 
 
+def classes_of(reading: Reading, target: Any) -> jax.Array:
+    """The explained class of each image (N,): the target, or that of its largest logit."""
+    program = reading.graph.program
+    if target is None:
+        target = logits_of(reading.graph, reading.consts, reading.leaves).argmax(-1)
+    return jnp.broadcast_to(target, program.shape(program.outputs[0])[:1])
+
+
 def one_hot(target: Any, logits: jax.Array) -> jax.Array:
     """1 at each image's target (None: its largest logit), 0 elsewhere: the shape of the logits."""
     target = logits.argmax(-1) if target is None else target

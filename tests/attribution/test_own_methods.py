@@ -80,6 +80,21 @@ def test_it_is_attributed(own):
     np.testing.assert_allclose(found, expected(), rtol=1e-10)
 
 
+def test_its_target_is_a_class_for_each_image():
+    seen = []
+
+    def telling(model, x, target):
+        seen.append(np.asarray(target).tolist())
+        return x
+
+    largest = np.asarray(forward(W, X)).argmax(-1).tolist()
+    for target, wanted in ((None, largest), (3, [3, 3, 3]), (TARGET, TARGET.tolist())):
+        lrp.attribute(MODEL, X, telling, target=target)
+        lrp.sanity.conservation(MODEL, X, telling, key=KEY, target=target)
+        assert seen == [wanted, wanted]
+        seen.clear()
+
+
 @each
 def test_every_sanity_check_takes_it_and_traces_the_model_once(own):
     named = lrp.methods.get("gradient")
