@@ -39,11 +39,6 @@ MIN_STD = 0.01
 _CHUNK = 16
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["relevance", "capacity", "losses"],
-    meta_fields=["settings", "rows"],
-)
 @dataclass(frozen=True, eq=False, repr=False)
 class Bottleneck(Results):
     """What was fitted, for N images: a row for each has image, bits, and loss, the last one below.
