@@ -31,7 +31,7 @@ from ..propagation.baselines import of_images
 from ..propagation.layer_statistics import layer_value
 from ..propagation.method import Method
 from ..propagation.targets import read_for_target
-from .vectors import FOLDS, cav, cav_accuracy, varies
+from .vectors import FOLDS, cav, cav_accuracy, learn, varies
 
 MIN_IMAGES = 2 * FOLDS  # so that every fold holds out two images of each class
 
@@ -88,6 +88,7 @@ def tcav(
     for a layer without a rule.
     Source: Kim et al. 2018, "Interpretability Beyond Feature Attribution", sections 3.2 to 3.5.
     """
+    learn()  # which may be missing: that is said before anything is computed
     method = resolve_chain(method, model)
     if not 0 < significance < 1:
         raise ValueError(f"The significance lies between 0 and 1, got {significance}.")

@@ -29,7 +29,7 @@ def cav_accuracy(concept: np.ndarray, random: np.ndarray) -> float:
 
     Cross-validated: each fifth of the images, in their order, by a classifier fitted to the rest.
     """
-    select = _learn().model_selection
+    select = learn().model_selection
     options: dict[str, Any] = {"cv": select.StratifiedKFold(FOLDS), "scoring": "balanced_accuracy"}
     return (
         select.cross_val_score(_classifier(), *_labelled(concept, random), **options).mean().item()
@@ -37,20 +37,20 @@ def cav_accuracy(concept: np.ndarray, random: np.ndarray) -> float:
 
 
 def _classifier() -> Any:
-    learn = _learn()
-    logistic = learn.linear_model.LogisticRegression(
+    sk = learn()
+    logistic = sk.linear_model.LogisticRegression(
         class_weight="balanced", tol=1e-6, max_iter=10_000
     )
-    return learn.pipeline.make_pipeline(learn.preprocessing.StandardScaler(), logistic)
+    return sk.pipeline.make_pipeline(sk.preprocessing.StandardScaler(), logistic)
 
 
-def _learn() -> Any:
+def learn() -> Any:
     """scikit-learn. ImportError with what to install, where it is not."""
     try:
-        import sklearn.linear_model
+        import sksk.linear_model
         import sklearn.model_selection
-        import sklearn.pipeline
-        import sklearn.preprocessing
+        import sksk.pipeline
+        import sksk.preprocessing
     except ImportError as error:
         raise ImportError(
             'The classifiers of TCAV are of scikit-learn: pip install "lrpjax[tcav]".'
