@@ -47,10 +47,10 @@ def _classifier() -> Any:
 def learn() -> Any:
     """scikit-learn. ImportError with what to install, where it is not."""
     try:
-        import sksk.linear_model
+        import sklearn.linear_model
         import sklearn.model_selection
-        import sksk.pipeline
-        import sksk.preprocessing
+        import sklearn.pipeline
+        import sklearn.preprocessing
     except ImportError as error:
         raise ImportError(
             'The classifiers of TCAV are of scikit-learn: pip install "lrpjax[tcav]".'
