@@ -10,7 +10,7 @@ import pytest
 import lrpjax
 
 PACKAGE = Path(lrpjax.__file__).parent
-ROOT = PACKAGE.parent
+ROOT = Path(__file__).parents[2]
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = re.findall(r"^    (\w+) +\S", lrpjax.__doc__, re.MULTILINE)
 
