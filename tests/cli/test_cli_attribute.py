@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import lrpjax
-from lrpjax import cli
+from lrpjax import attribution, cli
 from lrpjax._base import jobs
 from lrpjax.images import bundled_images
 
@@ -265,7 +265,7 @@ def replaced(monkeypatch, name, act):
     def attribute(model, x, method, *, target):
         return act(x) if method.name == name else real(model, x, method, target=target)
 
-    monkeypatch.setattr(lrpjax, "attribute", attribute)
+    monkeypatch.setattr(attribution, "attribute", attribute)
 
 
 def test_a_map_with_nan_is_left_out(run, monkeypatch):
