@@ -15,7 +15,7 @@ each imports those below it, never one above.
     methods      one file a family; by name in lookup
     images       pictures from files
     models       VGG, ResNet, the bundled network, files of weights
-    patterns     PatternNet: patterns that are fitted, their rules and methods
+    patterns     PatternNet: patterns that are fitted, and the methods that take them
     propagation  a chain of rules at work, and what explains
     composites   which rule stands where
     rules        one function a rule

@@ -1,4 +1,3 @@
-from . import rules as rules
 from .fitting import Patterns as Patterns
 from .fitting import fit as fit
 from .fitting import load as load

@@ -9,8 +9,8 @@ from typing import Any
 from .. import rules as r
 from ..propagation.entries import SEEN, named
 from ..propagation.method import Method, backprop
+from ..rules import patterns as own
 from ..rules import rule
-from . import rules as own
 from .fitting import Patterns
 
 

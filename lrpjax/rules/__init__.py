@@ -15,7 +15,7 @@ they are for:
 
 `table()` lists what is covered; `register` covers one more primitive.
 
-DeepLIFT (`rules.deeplift`) and patterns (`lrpjax.patterns.rules`) have rules of their own.
+DeepLIFT (`rules.deeplift`) and patterns (`rules.patterns`) have rules of their own.
 """
 
 import lazy_loader

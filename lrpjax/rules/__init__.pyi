@@ -1,4 +1,5 @@
 from . import deeplift as deeplift
+from . import patterns as patterns
 from .attention import pass_value as pass_value
 from .attention import product as product
 from .attention import softmax_taylor as softmax_taylor

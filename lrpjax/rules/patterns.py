@@ -10,8 +10,8 @@ from collections.abc import Callable
 import jax
 
 from ..layers import Linear, Op
-from ..rules.passing import gradient
-from ..rules.protocol import known
+from .passing import gradient
+from .protocol import known
 
 Pull = Callable[[jax.Array], jax.Array]
 
