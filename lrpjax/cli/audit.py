@@ -117,8 +117,7 @@ def audit(
 
 def _iba(network: Any, x: Any, key: Any) -> Any:
     """IBA at the last convolution, with the statistics of the images that are audited."""
-    from .. import methods
-    from ..methods import bottleneck
+    from .. import bottleneck, methods
     from ..planning.plans import plan
 
     convolutions = [layer.name for layer in plan(network, x[:1], "gradient").layers

@@ -32,7 +32,6 @@ from .windows import occlusion as occlusion
 from .information import iba as iba
 from ..propagation.entries import TABLE as TABLE
 from ..propagation.method import Method as Method
-from . import bottleneck as bottleneck
 from .estimator import Estimator as Estimator
 from ..propagation.explainer import Explainer as Explainer
 from .lookup import get as get

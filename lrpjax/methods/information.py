@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 
+from ..bottleneck import InformationBottleneck
 from ..propagation.entries import named
 from ..propagation.layer_statistics import Statistics
-from .bottleneck import InformationBottleneck
 
 
 @named(

@@ -8,7 +8,7 @@ from textwrap import fill
 from numpy.typing import ArrayLike
 
 from .._base.upwards import figure_of
-from ..methods.bottleneck import Bottleneck
+from ..bottleneck import Bottleneck
 from .pictures import (
     FONT,
     RULE,

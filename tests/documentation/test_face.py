@@ -30,7 +30,7 @@ def test_a_public_name_is_there_whatever_was_loaded_before(name):
     is_module = name in NAMESPACES
     assert isinstance(found, ModuleType) == is_module
     if is_module:
-        inner = {"plots": "report.plots", "bottleneck": "methods.bottleneck"}.get(name, name)
+        inner = "report.plots" if name == "plots" else name
         assert import_module(f"lrpjax.{inner}") is found
         assert getattr(lrpjax, name) is found
 

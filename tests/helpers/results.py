@@ -3,6 +3,7 @@
 import numpy as np
 
 from lrpjax.auditing import Audit, Thresholds
+from lrpjax.bottleneck import Bottleneck
 from lrpjax.concepts import TCAV
 from lrpjax.convergence import (
     CSC,
@@ -13,7 +14,6 @@ from lrpjax.convergence import (
     Simulation,
     SingularValues,
 )
-from lrpjax.methods.bottleneck import Bottleneck
 from lrpjax.sanity import Cascade, Sanity, TwoClasses
 
 LAYERS = ["fc", "conv", "input"]

@@ -18,8 +18,8 @@ from scipy.special import expit
 
 import lrpjax as lrp
 from lrpjax import bottleneck
+from lrpjax.bottleneck import InformationBottleneck, Statistics, iba, information, smooth
 from lrpjax.graph.reading import environment, read
-from lrpjax.methods.bottleneck import InformationBottleneck, Statistics, iba, information, smooth
 from lrpjax.program.evaluation import resumed
 
 EXACT = 1e-10  # float64 sums of up to a few thousand terms

@@ -21,17 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base import checks
-from .._base.results import Results, key_text
-from .._base.work import chunks
-from ..graph import Graph, ending
-from ..graph.ends import ends_in
-from ..graph.reading import Model, Reading, Source, environment, source_of
-from ..program.evaluation import resumed
-from ..propagation.explainer import Explainer
-from ..propagation.layer_statistics import Statistics as Statistics
-from ..propagation.layer_statistics import layer_value
-from ..propagation.layer_statistics import statistics as statistics
+from ._base import checks
+from ._base.results import Results, key_text
+from ._base.work import chunks
+from .graph import Graph, ending
+from .graph.ends import ends_in
+from .graph.reading import Model, Reading, Source, environment, source_of
+from .program.evaluation import resumed
+from .propagation.explainer import Explainer
+from .propagation.layer_statistics import Statistics as Statistics
+from .propagation.layer_statistics import layer_value
+from .propagation.layer_statistics import statistics as statistics
 
 __all__ = ["Bottleneck", "InformationBottleneck", "Statistics", "iba", "statistics"]
 ALPHA = 5.0  # lambda starts at sigmoid(5) = 0.993: next to no noise
