@@ -12,6 +12,7 @@ import pytest
 import lrpjax as lrp
 from lrpjax.methods import get
 from lrpjax.methods.lookup import TABLE
+from lrpjax.propagation.explainer import explainer
 from lrpjax.sanity.similarity import colour_of
 
 ROWS = {}  # function: its rows
@@ -72,6 +73,6 @@ def test_a_method_says_how_its_maps_are_reduced(name):
 def test_a_method_keeps_its_reduction_under_another_name():
     renamed = lrp.methods.Method("mine", get("gradient").composite, colour="max-abs")
     assert colour_of("auto", renamed) == "max-abs"
-    assert colour_of("auto", lambda model, x, target: np.ones_like(x)) == "sum"
+    assert colour_of("auto", explainer(lambda model, x, target: np.ones_like(x))) == "sum"
     named_alike = lrp.methods.Method("gradient", get("lrp-z").composite)
     assert colour_of("auto", named_alike) == "sum"
