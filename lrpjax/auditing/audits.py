@@ -130,7 +130,7 @@ def _chosen(
         try:
             made = resolve(method, source, key=key)
         except (ValueError, TypeError) as error:
-            failed[method] = str(error)
+            failed[str(method)] = str(error)
             continue
         if made.name in chosen:
             raise ValueError(

@@ -159,9 +159,7 @@ def make_method(name: str, network: Any, *, seed: int = 0) -> Any:
 
     from .. import methods
 
-    if name in methods.TABLE and methods.TABLE[name].needs == "key":
-        return methods.get(name, key=jax.random.key(seed))
-    return methods.resolve(name, network)
+    return methods.resolve(name, network, key=jax.random.key(seed))
 
 
 def class_number(target: str, classes: list[str], count: int) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import jax
 
+from .._base.checks import check_known
 from .._base.text import columns
 from ..composites import stabilised, uniform
 from ..graph.reading import model_of
@@ -52,10 +52,8 @@ def get(name: str, **options: Any) -> Any:
         raise ValueError(
             "tcav gives a score for each concept, not a map: call lrpjax.tcav(model, images, ...)."
         )
-    elif name not in TABLE:
-        near = get_close_matches(name, TABLE, 3, 0.4) or list(TABLE)
-        raise ValueError(f"There is no method {name!r}; the nearest are {', '.join(near)}.")
     else:
+        check_known("method", name, TABLE)
         made = TABLE[name].make(**options)
     if common and made.chain is None:
         raise ValueError(

@@ -18,8 +18,6 @@ from ..rules import rule as make_rule
 from .rule_chain import RuleChain
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
-
-
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 

@@ -102,6 +102,14 @@ def test_a_method_that_cannot_run_is_reported_and_leaves_the_others(model, image
     assert said["gradient"]["random_logit"] is not None
 
 
+def test_an_object_that_is_no_method_is_reported_too(model, images):
+    report = lrp.audit(model, images, [["gradient"], "gradient"], key=jax.random.key(2))
+    said = {row["method"]: row for row in report.summary}
+    assert said["['gradient']"]["level"] == "failed"
+    assert "['gradient']" in said["['gradient']"]["verdict"]
+    assert said["gradient"]["random_logit"] is not None
+
+
 def test_what_is_not_linear_has_no_spectrum_and_did_not_fail(model, images):
     report = lrp.audit(model, images, ["guided-bp"], key=jax.random.key(2))
     missing = rows(report, "guided-bp", "unavailable")
