@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, TextIO
 
 import rich
@@ -233,9 +234,8 @@ def writable(folder: Path) -> None:
     """Makes the folder. OSError, with what to do, if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".lrpjax-probe"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OSError(
             f"The output folder {str(folder)!r} cannot be written ({error.strerror}): choose "
