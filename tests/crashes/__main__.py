@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from .rounds import COMMANDS, survive  # noqa: E402
+from .rounds import COMMANDS, survive
 
 parser = argparse.ArgumentParser(prog="python -m tests.crashes", description=__doc__)
 parser.add_argument("command", nargs="*", choices=[*COMMANDS, []])

@@ -16,7 +16,7 @@ from lrpjax.models.cifar import Cifar10
 LOG = "begun.txt"  # a line for each batch that is asked for, with the time
 IMAGES = 400
 BATCH = 4  # of the fit of patterns
-EPOCHS = 8
+EPOCHS = 24
 
 
 def _apply(weights, x):
@@ -48,7 +48,7 @@ class Slow:
 
 
 class Small(nnx.Module):
-    """As the network that `train` trains, with few channels."""
+    """As the network that `train` trains, with few channels, on one pixel in 16."""
 
     preprocess = staticmethod(Cifar10.preprocess)
 
@@ -60,6 +60,7 @@ class Small(nnx.Module):
         self.dropout = nnx.Dropout(0.5)
 
     def __call__(self, x, *, rngs=None):
+        x = x[:, ::4, ::4]
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = nnx.relu(layer(x))
         return self.fc6(self.dropout(x.mean((1, 2)), rngs=rngs))
