@@ -107,9 +107,9 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(UnixFileLock, "acquire", none)
-    with pytest.warns(UserWarning, match="has no locks: see to it"), held(tmp_path):
-        with writing(tmp_path / "file") as stream:
-            stream.write(b"1")
+    said = pytest.warns(UserWarning, match="has no locks: see to it")
+    with said, held(tmp_path), writing(tmp_path / "file") as stream:
+        stream.write(b"1")
     assert (tmp_path / "file").read_bytes() == b"1"
 
 
