@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -133,13 +134,17 @@ class Functional:
 
     def __call__(self, named: dict[str, Any], x: Any) -> Any:
         traced = self.source.traced(x)
-        program, values = traced.program, _replaced(traced, named)
-        env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
-        env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
-        leaves = map(as_number, jax.tree.leaves(x))
-        env |= dict(zip(program.inputs, leaves, strict=True))
-        env = resumed(program, env, {})  # layers without parameters are named after their scopes
-        return jax.tree.unflatten(traced.out_tree, [env[v] for v in program.outputs])
+        values, leaves = _replaced(traced, named), jax.tree.leaves(x)
+        return jax.tree.unflatten(traced.out_tree, _outputs(traced.program, values, leaves))
+
+
+@partial(jax.jit, static_argnums=0)
+def _outputs(program: Program, consts: list[Any], leaves: list[Any]) -> list[Any]:
+    env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
+    env |= {v: as_single(value) for v, value in zip(program.consts, consts, strict=True)}
+    env |= dict(zip(program.inputs, map(as_number, leaves), strict=True))
+    env = resumed(program, env, {})  # layers without parameters are named after their scopes
+    return [env[v] for v in program.outputs]
 
 
 def _names(program: Program, paths: dict[int, str]) -> list[str | None]:
