@@ -12,6 +12,7 @@ from rich.console import Console
 
 from .. import __version__
 from . import attribute, audit, csc, describe, patterns, sanity, simulate, spectrum, train
+from .cache import caching
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
@@ -46,13 +47,13 @@ for _command in (
     sanity.sanity,
     attribute.attribute,
     describe.plan,
-    describe.methods,
     patterns.patterns,
     simulate.simulate,
     spectrum.spectrum,
     train.train,
 ):
-    app.command()(_command)
+    app.command()(caching(_command))
+app.command()(describe.methods)
 
 
 def main() -> None:
