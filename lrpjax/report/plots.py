@@ -23,6 +23,7 @@ from .sanity import randomisation as randomisation
 from .simulated import simulation as simulation
 from .spectra import pattern_spectrum as pattern_spectrum
 from .style import Figure, having_rows, line_styles, name_layers, tidy, together
+from .texts import drawn, joined
 
 __all__ = [
     "cascade",
@@ -75,9 +76,9 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
             own = [row for row in rows if row["method"] == method]
             x = [place[row["layer"]] for row in own]
             y = [_height(row, scale) for row in own]
-            panel.plot(x, y, label="\n= ".join(group), **styles[method])
+            panel.plot(x, y, label=joined(group), **styles[method])
         name_layers(panel, layers)
-        panel.set_title(f"random relevance injected at {start}", loc="left", fontsize=10)
+        panel.set_title(f"random relevance injected at {drawn(start)}", loc="left", fontsize=10)
         panel.set_xlabel("relevance arriving at the output of layer (input on the right)")
         tidy(panel)
         if scale == "log":

@@ -17,6 +17,7 @@ from .._base.upwards import figure_of
 from ..auditing import Audit
 from ..sanity import CONTROLS, Sanity
 from .style import COLOURS, Figure, line_styles, name_layers, tidy, together
+from .texts import drawn, joined
 
 Row = dict[str, Any]
 
@@ -94,7 +95,7 @@ def _curves(panel: Axes, rows: list[Row], styles: dict[str, dict[str, Any]]) -> 
         style = styles[group[0]]
         x = range(len(median))
         panel.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
-        panel.plot(x, median, label="\n= ".join(group), **style)
+        panel.plot(x, median, label=joined(group), **style)
     name_layers(panel, [*start, *layers])
     title, label = _ORDERS[order]
     panel.set_title(title, loc="left", fontsize=10)
@@ -165,7 +166,7 @@ def _boxes(rows: list[Row]) -> tuple[Figure, list[tuple[Axes, list[Row]]]]:
         part.sort(key=lambda row: _falling(row["median"]))
         for place, row in enumerate(part):
             _box(panel, place, row)
-        panel.set_yticks(range(len(part)), [_name(row) + _count(row) for row in part])
+        panel.set_yticks(range(len(part)), [drawn(_name(row)) + _count(row) for row in part])
         panel.set_ylim(len(part) - 0.4, -0.6)
         tidy(panel, grid="x")
         panel.set_axisbelow(True)
@@ -273,7 +274,7 @@ def _left_out(rows: list[Row]) -> str:
     most: dict[str, int] = {}
     for row in rows:
         most[_name(row)] = max(most.get(_name(row), 0), row["dropped"])
-    found = ", ".join(f"{count} of {name}" for name, count in most.items() if count)
+    found = ", ".join(f"{count} of {drawn(name)}" for name, count in most.items() if count)
     text = f"maps without structure, left out: up to {found}"
     return "\n" + fill(text, 90) if found else ""
 

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .._base.upwards import figure_of
 from ..convergence import PatternSpectrum
-from .style import Figure, having_rows, tidy
+from .style import LAYER, Figure, having_rows, tidy
+from .texts import drawn
 
 # Okabe and Ito's colours; markers and dashes tell the lines apart in black and white.
 _WEIGHTS = {"color": "#000000", "marker": "o", "linestyle": "--", "label": "W (gradient)"}
@@ -67,7 +68,12 @@ def _draw(panel: Axes, ratios: list[float | None], style: dict, jumps: Sequence[
 def _finish(panel: Axes, ticks: list[str], title: str) -> None:
     many = len(ticks) > _FEW_LAYERS
     size = max(3.5, min(9, 160 / max(1, len(ticks))))
-    panel.set_xticks(range(len(ticks)), ticks, fontsize=size, ha="center" if many else "right")
+    panel.set_xticks(
+        range(len(ticks)),
+        [drawn(t, LAYER) for t in ticks],
+        fontsize=size,
+        ha="center" if many else "right",
+    )
     panel.tick_params("x", rotation=90 if many else 40)
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -11,6 +11,7 @@ import matplotlib.figure
 from matplotlib.axes import Axes
 
 from .._base.results import Results
+from .texts import drawn
 
 # Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell them apart in
 # black and white.
@@ -18,6 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E
 _MARKERS = "os^Dv<>pXP*h"
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _FEW_LAYERS = 20
+LAYER = 36  # letters of its name
 
 
 class Figure(matplotlib.figure.Figure):
@@ -59,11 +61,12 @@ def together(curves: Mapping[str, Iterable[float]]) -> list[list[str]]:
 
 
 def name_layers(panel: Axes, layers: Sequence[str]) -> None:
+    shown = [drawn(layer, LAYER) for layer in layers]
     if len(layers) <= _FEW_LAYERS:
-        panel.set_xticks(range(len(layers)), layers, rotation=40, ha="right")
+        panel.set_xticks(range(len(layers)), shown, rotation=40, ha="right")
     else:  # upright and small, so that all of a deep network's fit
         size = max(3.5, min(8, 400 / len(layers)))
-        panel.set_xticks(range(len(layers)), layers, rotation=90, fontsize=size)
+        panel.set_xticks(range(len(layers)), shown, rotation=90, fontsize=size)
 
 
 def tidy(panel: Axes, *, grid: Any = "y") -> None:
