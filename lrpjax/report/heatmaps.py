@@ -29,6 +29,7 @@ from .style import Figure
 from .texts import wrapped
 
 _CELL = 1.5  # inches, the width of a picture on a sheet
+_ABOVE = 42  # letters that fit above a single map
 _BELOW = 50  # letters that fit below a single map
 _WRAP = 18  # letters of a method's name that fit above a picture
 
@@ -56,7 +57,7 @@ def heatmap(
     figure = Figure(figsize=(4.4, 3.3 * height / width + 1.0), layout="compressed")
     panel = figure.subplots()
     draw(panel, values, None if overlay is None else as_grey(overlay))
-    panel.set_title(wrapped(title, _BELOW), loc="left", **{**TEXT, "fontsize": FONT + 2})
+    panel.set_title(wrapped(title, _ABOVE), loc="left", **{**TEXT, "fontsize": FONT + 2})
     lines = [*filter(None, [wrapped(caption, _BELOW)]), stated]
     panel.set_xlabel("\n".join(lines), loc="left", **TEXT)
     ends = short(scale) if scale else ""

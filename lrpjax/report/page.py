@@ -121,7 +121,7 @@ def csv_text(rows: Rows) -> str:
     if not fields:
         return ""
     stream = StringIO()
-    writer = csv.DictWriter(stream, fields, lineterminator="\n")
+    writer = csv.DictWriter(stream, fields)  # with the ends of lines of RFC 4180
     writer.writerow({field: _text(field) for field in fields})
     writer.writerows({field: _flat(value) for field, value in row.items()} for row in rows)
     return stream.getvalue()
@@ -176,8 +176,13 @@ def _picture(picture: Picture) -> dict[str, Any]:
     if not picture.alt.strip():
         raise ValueError(f"The picture {picture.caption!r} has no alternative text: set its alt.")
     width, height = figure_size(picture.figure)
+    try:
+        uri = figure_uri(picture.figure)
+    except Exception as error:  # whatever matplotlib raises, the numbers are not lost for it
+        return {"failed": f"{type(error).__name__}: {error}", "caption": picture.caption}
     return {
-        "uri": figure_uri(picture.figure),
+        "failed": "",
+        "uri": uri,
         "alt": picture.alt,
         "caption": picture.caption,
         "width": width,

@@ -22,8 +22,8 @@ from .sanity import random_logit as random_logit
 from .sanity import randomisation as randomisation
 from .simulated import simulation as simulation
 from .spectra import pattern_spectrum as pattern_spectrum
-from .style import Figure, having_rows, line_styles, name_layers, tidy, together
-from .texts import drawn, joined
+from .style import Figure, below, having_rows, line_styles, name_layers, tidy, together
+from .texts import drawn, joined, room
 
 __all__ = [
     "cascade",
@@ -60,12 +60,15 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
     starts = list(dict.fromkeys(row["start"] for row in shown))
     across = min(len(starts), _ACROSS)
     down = -(-len(starts) // across)
-    figure = Figure(figsize=(2.6 + 6.4 * across, 5.4 * down), layout="constrained")
+    methods = list(dict.fromkeys(row["method"] for row in shown))
+    slant = below(row["layer"] for row in shown)
+    width = 2.6 + (6.4 + slant) * across + room(methods, 28)
+    height = down * (5.4 + slant)
+    figure = Figure(figsize=(width, height), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).ravel())
     for unused in panels[len(starts) :]:
         unused.remove()
     panels = panels[: len(starts)]
-    methods = list(dict.fromkeys(row["method"] for row in shown))
     styles = dict(zip(methods, line_styles(), strict=False))
     for panel, start in zip(panels, starts, strict=True):
         rows = [row for row in shown if row["start"] == start]

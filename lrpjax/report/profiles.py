@@ -9,8 +9,8 @@ from matplotlib.ticker import FuncFormatter
 
 from .._base.upwards import figure_of
 from ..convergence import Profile
-from .style import COLOURS, LAYER, Figure, having_rows, tidy
-from .texts import drawn
+from .style import COLOURS, Figure, below, having_rows, tidy
+from .texts import LAYER, drawn, room
 
 _MARKERS = "os^Dv<>"
 _SCOPES = {"map": "over the whole map", "location": "at each location, over the channels"}
@@ -29,7 +29,7 @@ def profile(result: Profile) -> Figure:
         )
     methods = list(dict.fromkeys(row["method"] for row in result.rows))
     layers = list(dict.fromkeys(row["layer"] for row in result.rows))
-    figure = Figure(figsize=(17, 5.2), layout="constrained")
+    figure = Figure(figsize=(17 + room(methods, 24), 5.2 + below(layers)), layout="constrained")
     panels = figure.subplots(1, 3)
     for panel, (scope, words) in zip(panels, _SCOPES.items(), strict=False):
         for number, method in enumerate(methods):

@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .._base.upwards import figure_of
 from ..convergence import PatternSpectrum
-from .style import LAYER, Figure, having_rows, tidy
-from .texts import drawn
+from .style import Figure, below, having_rows, tidy
+from .texts import LAYER, drawn
 
 # Okabe and Ito's colours; markers and dashes tell the lines apart in black and white.
 _WEIGHTS = {"color": "#000000", "marker": "o", "linestyle": "--", "label": "W (gradient)"}
@@ -27,9 +27,11 @@ def pattern_spectrum(result: PatternSpectrum) -> Figure:
     Where a ratio is not resolved there is a gap.
     """
     having_rows(result)
-    figure = Figure(figsize=(12.5, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
     names = result.settings["layers"]
+    links = [row["layers"] for row in result.select("link", "W")]
+    ticks = [" \u2192 ".join(pair) for pair in links]
+    figure = Figure(figsize=(12.5, 5 + below([*names, *ticks])), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     for part, matrix, style in (
         ("layer", "W", _WEIGHTS),
         ("layer", "W*A", _PRODUCT),
@@ -39,12 +41,10 @@ def pattern_spectrum(result: PatternSpectrum) -> Figure:
     _finish(left, names, "layer by layer: the matrices of the centre tap")
     left.set_ylabel("$\\sigma_1 / \\sigma_2$: how much one direction dominates")
 
-    links = [row["layers"] for row in result.select("link", "W")]
     jumps = [i for i in range(1, len(links)) if links[i][0] != links[i - 1][1]]
     for matrix, style in (("W", _WEIGHTS), ("W*A", _PRODUCT)):
         ratios = [row["ratio"] for row in result.select("link", matrix)]
         _draw(right, ratios, {**style, "label": _product(result, matrix)}, jumps)
-    ticks = [" \u2192 ".join(pair) for pair in links]
     _finish(right, ticks, "from layer to layer: the links of the chain")
     return figure
 

@@ -11,7 +11,7 @@ import matplotlib.figure
 from matplotlib.axes import Axes
 
 from .._base.results import Results
-from .texts import drawn
+from .texts import LAYER, drawn, room
 
 # Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell them apart in
 # black and white.
@@ -19,7 +19,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E
 _MARKERS = "os^Dv<>pXP*h"
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _FEW_LAYERS = 20
-LAYER = 36  # letters of its name
 
 
 class Figure(matplotlib.figure.Figure):
@@ -67,6 +66,12 @@ def name_layers(panel: Axes, layers: Sequence[str]) -> None:
     else:  # upright and small, so that all of a deep network's fit
         size = max(3.5, min(8, 400 / len(layers)))
         panel.set_xticks(range(len(layers)), shown, rotation=90, fontsize=size)
+
+
+def below(layers: Iterable[str]) -> float:
+    """The inches that names of layers on an axis need which are longer than usual: they are slanted
+    or upright."""
+    return 0.8 * room(layers, 20, LAYER)
 
 
 def tidy(panel: Axes, *, grid: Any = "y") -> None:

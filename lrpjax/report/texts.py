@@ -15,6 +15,8 @@ from .._base.text import visible
 
 NAME = 48  # letters of a name in a legend or on an axis
 LINES = 3  # that a name may be broken into
+LAYER = 56  # letters of a layer's name on an axis
+_LETTER = 0.085  # inches, a wide one
 _GAP = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -36,10 +38,18 @@ def wrapped(text: Any, letters: int, *, whole: bool = False) -> str:
     return _literal("\n".join(_broken(line, letters, whole) for line in str(text).splitlines()))
 
 
+def room(texts: Iterable[Any], usual: int, most: int = NAME) -> float:
+    """The inches that texts need which are longer than usual, and no longer than `most` letters."""
+    longest = max((len(visible(text, "")) for text in texts), default=0)
+    return _LETTER * max(0, min(longest, most) - usual)
+
+
 def _broken(line: str, letters: int, whole: bool) -> str:
     kept = _shortened(visible(line, ""), LINES * letters)
     longest = max(map(len, re.split(r"[\s-]", kept)))
-    return fill(kept, letters, break_long_words=not whole or longest > 1.5 * letters)
+    if whole and longest <= 1.5 * letters:
+        return fill(kept, letters, break_long_words=False)
+    return fill(kept, round(0.75 * letters) if whole else letters)
 
 
 def _shortened(text: str, letters: int) -> str:
