@@ -106,10 +106,10 @@ def audit(
     if labels:
         settings["pair_classes"] = labels(found.pairs)
     found = replace(found, settings=settings)
+    found.to_json(out / "audit.json")  # before anything is drawn: a figure may fail
+    write_text(json_file, found.to_json())
     say("Drawing the report ...")
     found.save(out / "audit.html")
-    found.to_json(out / "audit.json")
-    write_text(json_file, found.to_json())
     say(str(found))
     say_skipped(found.settings)
     say(f"\nReport: {out / 'audit.html'} (open it in a browser)\nNumbers: {out / 'audit.json'}")

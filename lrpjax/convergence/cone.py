@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base import checks
 from .._base.progress import track
 from .._base.results import Results, key_text
 from .._base.tables import Cells
@@ -112,8 +113,8 @@ def certificate(
     ValueError where fewer than two units send anything to `stop`.
     """
     method = resolve_chain(method, model)
-    if vectors < 2:
-        raise ValueError(f"Angles are of pairs: vectors must be at least 2, got {vectors}.")
+    checks.check_key(key)
+    checks.check_count(2, vectors=vectors)  # angles are of pairs
     source = source_of(model, x)
     reading = one_example(source, x, method)
     require(source, x, method)

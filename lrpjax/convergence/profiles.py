@@ -70,6 +70,8 @@ def profile(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
+    checks.check_key(key)
+    checks.check_names("layers", layers)
     source = source_of(model, images)
     keys = jax.random.split(key, 3)
     first = of_images(method, images, np.arange(1))

@@ -81,7 +81,8 @@ def singular_values(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
-    checks.check_least(1, k=k)
+    checks.check_key(key)
+    checks.check_count(1, k=k)
     source = source_of(model, images)
     require(source, images, method)
     rows = []
@@ -219,7 +220,8 @@ def lyapunov(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
-    checks.check_least(1, k=k)
+    checks.check_key(key)
+    checks.check_count(1, k=k)
     source = source_of(model, images)
     require(source, images, method)
     rows = []

@@ -57,7 +57,7 @@ def rules_for(graph: Graph, method: RuleChain, layers: Sequence[Layer]) -> list[
         # derivative of its own may have one.
         if (
             layer.kind == "control"
-            and (graph.asked(method.composite, layer) is None or layer.primitive == "while")
+            and (method.asked(graph, layer) is None or layer.primitive == "while")
             and not (method.derivative and calls_around(graph.program, layer.eqns))
         ):
             raise NotImplementedError(
@@ -118,6 +118,11 @@ def warn_of_uniform_maps(graph: Graph, method: RuleChain, stacklevel: int) -> No
 def _no_rule(graph: Graph, method: RuleChain, layer: Layer) -> str:
     if ends := ending(graph):
         return _no_logits(ends[-1])
+    if not any(is_inexact(graph.program.avals[v]) for v in layer.inputs):
+        return (
+            f"{method.name} has no rule for the integers that {layer.primitive} at {layer.source} "
+            "computes with: make the input a float before, as in x.astype('float32')."
+        )
     register = f"with lrpjax.rules.register({layer.primitive!r}, rule) or "
     return (
         f"{method.name} has no rule for the primitive {layer.primitive!r} at {layer.source} "

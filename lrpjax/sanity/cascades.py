@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._base import checks
 from .._base.results import key_text
 from ..graph.reading import Model
 from .maps import Subject
@@ -55,6 +56,7 @@ def cascade(
 
     The options are those of `mprt`. Sixt et al. 2020, figure 1.
     """
+    checks.check_key(key)
     subject = Subject(model, images, method, target=target, chunk=chunk)
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)

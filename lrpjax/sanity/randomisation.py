@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from scipy.stats import entropy
 
+from .._base import checks
 from .._base.progress import track
 from .._base.results import key_text
 from ..graph.reading import Model, Reading
@@ -181,6 +182,7 @@ def smooth_mprt(
     noise: its standard deviation, times (max - min) of each image. options: those of `mprt`.
     Smoothing takes away what maps change by chance. Hedstrom et al. 2023.
     """
+    checks.check_key(key)
     smoothing, rest = jax.random.split(key)
     base = resolve(method, model)
     smoothed = SmoothGrad if base.nests else OneByOne
@@ -233,8 +235,7 @@ def efficient_mprt(
     and no similarity. Maps without structure are dropped. The rows'
     values are the rise of each image. Hedstrom et al. 2023. The other options are those of `mprt`.
     """
-    if bins < 2:
-        raise ValueError(f"A histogram needs at least 2 bins, got {bins}.")
+    checks.check_count(2, bins=bins)
     subject = Subject(model, images, method, target=target, chunk=chunk)
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
@@ -265,8 +266,8 @@ def _draws(
     init: Callable | None,
 ) -> Callable[[int], Callable[[Iterable[int]], dict[int, Any]]]:
     """From the number of a draw to `randomised`."""
-    if draws < 1:
-        raise ValueError(f"draws is how often parameters are drawn: at least 1, got {draws}.")
+    checks.check_key(key)
+    checks.check_count(1, draws=draws)
     if init is not None and randomiser != "gaussian":
         raise ValueError(f"Give init or randomiser={randomiser!r}, not both.")
     one = partial(randomised, subject.reading, found, randomiser=randomiser, init=init)
