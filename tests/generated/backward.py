@@ -104,7 +104,7 @@ def _linear(net: Net, group: Group, x: Array) -> Layer:
 
 def _attention(node: Node, values: list[Array]) -> Layer:
     """Of v (S, D) to (T, D): the weights of its head for each channel."""
-    a = attention_weights(node, values[0], values[1])[0]
+    a = attention_weights(node, *values[:2], *values[3:])[0]
     (_, t, s), d = a.shape, node.shape[-1]
     W, connected = np.zeros((t, d, s, d)), np.zeros((t, d, s, d), bool)
     for channel in range(d):
@@ -126,7 +126,8 @@ def _lrp(
         linear = (method.first if group in first else None) or linear
         return [linear(_linear(net, group, x), x.ravel(), R, s)]
     if node.kind == "attention":
-        return [None, None, method.linear(_attention(node, xs), xs[2].ravel(), R, s)]
+        to_value = method.linear(_attention(node, xs), xs[2].ravel(), R, s)
+        return [to_value if k == 2 else None for k in range(len(xs))]
     if node.kind in ("mean", "sum", "avg_pool"):
         return [method.sums(_linear(net, group, x), x.ravel(), R, s)]
     if node.kind == "add":
@@ -135,7 +136,7 @@ def _lrp(
         shares = {None: (0.5, 0.5), 0: (0, 1), 1: (1, 0)}[node["weighs"]]
         return [share * R for share in shares]
     if node.kind == "unknown":
-        return [jacobian(f, xs, 0).T @ R]
+        return [jacobian(f, xs, k).T @ R for k in range(len(xs))]
     if node.kind in ("act", "norm"):
         return [R]
     if node.kind == "factor":
