@@ -54,8 +54,8 @@ def vjp(
     or weights that are not finite, a model in training mode or one whose examples depend on one
     another (where no table says it: as is seen at x, and not under jit), or with `check` one that
     is not what it was read as; the map raises ValueError for relevance that is not finite, and
-    where it gives such (under jit or vmap NaN comes through). It warns of a map that is uniform since
-    the rule of a first layer is flat.
+    where it gives such (under jit or vmap NaN comes through). It warns of a map that is uniform
+    since the rule of a first layer is flat.
     """
     method = resolve_chain(method, model)
     source = source_of(model, x)

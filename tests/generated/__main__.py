@@ -23,15 +23,17 @@ sys.path[:0] = [str(folder) for folder in (Path(__file__).parents[1],) if folder
 from .architectures import pairs  # noqa: E402
 from .check import NoNetwork, case, fits, wrong_with  # noqa: E402
 from .draw import draw  # noqa: E402
+from .options import LIMITS  # noqa: E402
 from .rewriting import REWRITINGS, Rewriting  # noqa: E402
 from .shares import METHODS, Method  # noqa: E402
 
+ALL = (*METHODS, *LIMITS)
 EVERY = 60  # seconds between two counts
 
 
 def show(seed: int, method: str, rewriting: str, blocks: int) -> list[str]:
     """The failures of one case, printed with what reproduces them."""
-    chosen = next(m for m in METHODS if str(m) == method)
+    chosen = next(m for m in ALL if str(m) == method)
     way = next(r for r in REWRITINGS if r.name == rewriting)
     drawn = case(seed, chosen, way, blocks)
     try:
@@ -53,7 +55,7 @@ def forever(seed: int, blocks: int) -> None:
     """All methods and all rewritings in turn; they meet in every pair as their numbers differ."""
     began = told = time.monotonic()
     asked = failed = missing = 0
-    jobs = [(m, r) for m in METHODS for r in REWRITINGS]
+    jobs = [(m, r) for m in ALL for r in REWRITINGS]
     while True:
         method, way = jobs[seed % len(jobs)]
         if fits_ever(method, way):
@@ -108,7 +110,7 @@ def main() -> None:
 
 
 def named(asked: argparse.Namespace):
-    method = next(m for m in METHODS if str(m) == asked.method)
+    method = next(m for m in ALL if str(m) == asked.method)
     return method, next(r for r in REWRITINGS if r.name == asked.rewriting)
 
 

@@ -71,12 +71,13 @@ def _sorted(x: Array) -> Array:
 
 
 # What no rule of LRP covers; the last sums exponentials along the last axis as it goes.
-UNKNOWN: dict[str, Callable[[Array], Array]] = {
+UNKNOWN: dict[str, Callable[..., Array]] = {
     "sine": np.sin,
     "exponential": np.exp,
     "threshold": lambda x: _where_up(x, 1 + 0 * x.real, 0 * x.real),
     "sorted": _sorted,
     "log_sum": lambda x: np.log(np.cumsum(np.exp(x), -1)),
+    "over": lambda x, y: x / y,
 }
 
 
@@ -224,7 +225,7 @@ FORWARD: dict[str, Callable[..., Array]] = {
     "fixed": fixed,
     "spectral": fixed,
     "own": lambda node, p, x: OWN[node["name"]][0](x),
-    "unknown": lambda node, p, x: UNKNOWN[node["name"]](x),
+    "unknown": lambda node, p, *xs: UNKNOWN[node["name"]](*xs),
     "act": lambda node, p, x: ACTIVATIONS[node["name"]](x),
     "max_pool": max_pool,
     "max_over": max_over,

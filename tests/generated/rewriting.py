@@ -299,6 +299,7 @@ REWRITINGS: tuple[Rewriting, ...] = (
     Rewriting("nothing wrapped", partial(styled, wrapped=0.0)),
     Rewriting("scan", partial(styled, scanned=True), lambda net: bool(net.loops)),
     Rewriting("NCHW", partial(styled, nchw=True), _images),
+    Rewriting("input in parts", partial(styled, parts=True)),
     Rewriting("copies", copies, _shares),
     Rewriting("renamed", renamed),
     Rewriting("permuted units", permuted_units, lambda net: bool(_stacked_dense(net))),

@@ -193,18 +193,12 @@ def full(a: Array, b: Array) -> list[Array]:
 
 def with_number(s: Speller, f: Callable, a: Array, b: Array) -> Array:
     """f of a value (N, ...) and one number for each example (N,), or of these two swapped: numbers
-    without axes where examples are taken one by one."""
+    without axes where several examples are taken one by one."""
     ndim = max(a.ndim, b.ndim)
     unit = lambda v: v if v.ndim == ndim else v.reshape(-1, *(1,) * (ndim - 1))
-    return s.one_of(
-        lambda: (
-            jnp.stack([f(*one) for one in zip(a, b, strict=True)])
-            if len(a)
-            else f(unit(a), unit(b))
-        ),
-        lambda: jax.vmap(f)(a, b),
-        lambda: f(unit(a), unit(b)),
-    )()
+    wide = lambda: f(unit(a), unit(b))
+    one_by_one = lambda: jnp.stack([f(*one) for one in zip(a, b, strict=True)])
+    return s.one_of(one_by_one if len(a) > 1 else wide, lambda: jax.vmap(f)(a, b), wide)()
 
 
 def mul(s: Speller, p: dict, a: Array, b: Array) -> Array:
