@@ -198,7 +198,9 @@ def with_number(s: Speller, f: Callable, a: Array, b: Array) -> Array:
     unit = lambda v: v if v.ndim == ndim else v.reshape(-1, *(1,) * (ndim - 1))
     wide = lambda: f(unit(a), unit(b))
     one_by_one = lambda: jnp.stack([f(*one) for one in zip(a, b, strict=True)])
-    return s.one_of(one_by_one if len(a) > 1 else wide, lambda: jax.vmap(f)(a, b), wide)()
+    if len(a) > 1 and s.one_of(True, False):
+        return one_by_one()
+    return s.one_of(lambda: jax.vmap(f)(a, b), wide)()
 
 
 def mul(s: Speller, p: dict, a: Array, b: Array) -> Array:

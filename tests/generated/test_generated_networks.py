@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from . import backward
-from .blocks import constants
+from .blocks import constants, one_number
 from .check import case, wrong_with
 from .draw import draw
 from .rewriting import REWRITINGS
@@ -28,13 +28,17 @@ def test_maps_are_the_oracles_and_no_rewriting_changes_them(first):
     assert not found
 
 
-# Pairs, and parts of networks, that the seeds above have not drawn, or once.
+# Pairs, and parts of networks, that the seeds above have not drawn, or once. One number of an example
+# without axes: its axes in elementwise operations, and its relevance. Parts: pytrees of baselines.
 BY_NAME = {str(m): m for m in METHODS}
 RARE = [
     ("deeplift-rescale", "input times 1e-06", None),
     ("deeplift-rescale", "input times 1e-30", None),
     *[("lrp-zplus", "another spelling", constants)] * 3,
     *[("lrp-alpha2-beta1", "another spelling", constants)] * 3,
+    *[(name, "nothing wrapped", one_number) for name in ("lrp-z", "lrp-zplus", "lrp-flat")],
+    *[("lrp-alpha2-beta1", "another spelling", one_number)] * 3,
+    *[("deeplift-rescale", "input in parts", None)] * 3,
 ]
 
 
