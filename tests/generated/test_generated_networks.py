@@ -28,8 +28,8 @@ def test_maps_are_the_oracles_and_no_rewriting_changes_them(first):
     assert not found
 
 
-# Pairs, and parts of networks, that the seeds above have not drawn, or once. One number of an example
-# without axes: its axes in elementwise operations, and its relevance. Parts: pytrees of baselines.
+# Pairs, and parts of networks, that the seeds above have not drawn, or once. `one_number` has no
+# axes where examples are taken one by one; an input in parts has its baselines as a pytree.
 BY_NAME = {str(m): m for m in METHODS}
 RARE = [
     ("deeplift-rescale", "input times 1e-06", None),
