@@ -45,11 +45,18 @@ class Patterns:
 
     def save(self, path: str | PathLike, *, dtype: str = "float16") -> None:
         """Writes the patterns (not the weights) as safetensors. ValueError for patterns that are
-        not finite, also in that dtype: float16 ends at 65504."""
+        not finite, or leave the range of that dtype: float16 holds 6e-5 to 65504 in full."""
         _require_finite(self.a, "they are not to be saved")
         with np.errstate(over="ignore"):
             tensors = {name: np.asarray(a).astype(dtype) for name, a in self.a.items()}
         _require_finite(tensors, f'they leave the range of {dtype}: save them with dtype="float32"')
+        least = jnp.finfo(dtype).tiny
+        largest = {name: np.abs(np.asarray(a)).max(initial=0) for name, a in self.a.items()}
+        if small := [name for name, size in largest.items() if 0 < size < least]:
+            raise ValueError(
+                f"The patterns of {', '.join(small)} are too small for the range of {dtype}, which "
+                'would round them away: save them with dtype="float32".'
+            )
         save_file(tensors, path, {"mode": self.mode})
 
 
