@@ -10,10 +10,6 @@ import numpy as np
 LISTED = 20  # a file of another network would fill screens
 
 
-class Unreadable(Exception):
-    """A file is damaged, of another format, or refused: the message is the reason."""
-
-
 @dataclass(frozen=True)
 class Tensor:
     """A tensor in an open file: its shape, and the function that reads its values.

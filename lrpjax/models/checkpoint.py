@@ -11,7 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from .._base.tensors import Tensor, Unreadable
+from .._base.reading import Unreadable
+from .._base.tensors import Tensor
 from .keras_file import open_keras
 from .torch_file import open_torch
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .._base.tensors import Tensor, Unreadable
+from .._base.reading import Unreadable
+from .._base.tensors import Tensor
 
 # Keras orders a layer's weights and calls them differently from version to version ("W_1:0",
 # "running_std"): a layer is known by its number of weights, as Keras itself takes them.

@@ -20,7 +20,8 @@ from typing import IO, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.tensors import Tensor, Unreadable
+from .._base.reading import Unreadable
+from .._base.tensors import Tensor
 
 STORAGES = {
     "BFloat16Storage": jnp.bfloat16,
