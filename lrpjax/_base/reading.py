@@ -20,7 +20,7 @@ KINDS = {
 }
 
 
-class Unreadable(Exception):
+class Unreadable(ValueError):
     """A file is damaged, of another format, or refused: the message is the reason."""
 
 
@@ -51,8 +51,7 @@ def reading(path: str | PathLike, what: str) -> Iterator[Path]:
                 "make it readable."
             ) from error
         raise ValueError(
-            f"{named} is damaged or not what its suffix says ({reason(error)}): fetch or write it "
-            "again."
+            f"{named} is damaged or of another kind ({reason(error)}): fetch or write it again."
         ) from error
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 
 from .arrays import decoded, encoded
 from .files import write_whole
+from .reading import reading
 from .tables import Cells, as_html, as_image, cells
 from .text import columns, words
 from .upwards import NoFigure, figure_of
@@ -110,12 +110,8 @@ class Results:
     @classmethod
     def load(cls, path: str | PathLike) -> Self:
         """Reads what `save` wrote. ValueError if the file is something else."""
-        try:
-            return cls.from_content(decoded(json.loads(Path(path).read_text())))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{str(path)!r} is not a file of {cls.__name__} results: {error!r}."
-            ) from error
+        with reading(path, f"file of {cls.__name__} results") as file:
+            return cls.from_content(decoded(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def key_text(key: jax.Array) -> list[int]:

@@ -14,7 +14,7 @@ LISTED = 20  # a file of another network would fill screens
 class Tensor:
     """A tensor in an open file: its shape, and the function that reads its values.
 
-    `read` raises Unreadable if the values turn out damaged.
+    What `read` raises if the values turn out damaged depends on the format.
     """
 
     shape: tuple[int, ...]

@@ -74,7 +74,7 @@ DAMAGED = {
 def test_damaged_files_are_refused(suffix, content, tmp_path):
     path = tmp_path / f"net.{suffix}"
     path.write_bytes(content)
-    refused("damaged or not what its suffix says", lrp.models.resnet18, path)
+    refused("damaged or of another kind", lrp.models.resnet18, path)
 
 
 def test_a_file_of_hdf5_without_layers_is_refused(tmp_path):
