@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 from .._base.reading import Unreadable
@@ -185,9 +186,9 @@ def _require_flat(value: Any) -> None:
     """Raises Unreadable for values in each other on more levels than data have."""
     level, seen = [value], {id(value)}
     for _ in range(LEVELS):
-        inner = [v for v in level if isinstance(v, dict | list | tuple)]
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, HOLDING)]
         level = []
-        for each in (v for held in inner for v in (held.values() if type(held) in DICTS else held)):
+        for each in chain.from_iterable(inner):
             if id(each) not in seen:
                 seen.add(id(each))
                 level.append(each)
@@ -195,17 +196,19 @@ def _require_flat(value: Any) -> None:
         raise Unreadable(f"it is nested on more than {LEVELS} levels")
 
 
-DICTS = (dict, Ordered)
+HOLDING = (dict, list, tuple)
 _Step = Callable[[_Machine, Any], None]
 _VALUES = (
     "INT LONG LONG1 BININT BININT1 BININT2 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE "
     "BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8"
 )
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 STEPS: dict[str, _Step] = {
     **dict.fromkeys("PROTO FRAME STOP".split(), lambda machine, _: None),
     **dict.fromkeys(_VALUES.split(), _Machine.push),
-    **{name: lambda machine, _, v=value: machine.push(v) for name, value in _CONSTANTS.items()},
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
     **dict.fromkeys(
         "STRING BINSTRING SHORT_BINSTRING".split(),
         lambda machine, said: machine.push(machine.text(said.encode("latin-1"))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -44,16 +44,16 @@ class _Array(Standin):
         if not _is_tuple(state, 5):
             raise Unreadable("an array in it has no shape, type and numbers")
         _, shape, kind, fortran, data = state
-        self.fill(data, kind, shape, "F" if fortran is True or fortran == 1 else "C")
+        self.fill(data, kind, shape, "F" if fortran in (True, 1) else "C")
 
-    def fill(self, data: Any, kind: Any, shape: Any, order: str) -> None:
+    def fill(self, data: Any, kind: Any, shape: Any, order: Literal["C", "F"]) -> None:
         if not isinstance(kind, _Type) or type(data) is not bytes or type(shape) is not tuple:
             raise Unreadable("an array in it has no shape, type and numbers")
         if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 32:
             raise Unreadable("an array in it has a shape that is no list of sizes")
         if prod(shape) * kind.dtype.itemsize != len(data):
             raise Unreadable("an array in it has more or fewer numbers than its shape")
-        found = sound(np.frombuffer(data, kind.dtype)).reshape(shape, order=order)
+        found = np.reshape(sound(np.frombuffer(data, kind.dtype)), shape, order)
         self.values = found.astype(kind.dtype.newbyteorder("="), copy=False)
 
 
