@@ -22,7 +22,7 @@ class _Type(Standin):
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True):
         code = _text(code)
-        if not NUMBERS.fullmatch(code):
+        if not (_is_flag(align) and _is_flag(copy)) or not NUMBERS.fullmatch(code):
             raise Unreadable(f"an array in it is of the type {code}, which is no number")
         self.dtype = np.dtype(code)
 
@@ -43,8 +43,10 @@ class _Array(Standin):
     def build(self, state: Any) -> None:
         if not _is_tuple(state, 5):
             raise Unreadable("an array in it has no shape, type and numbers")
-        _, shape, kind, fortran, data = state
-        self.fill(data, kind, shape, "F" if fortran in (True, 1) else "C")
+        version, shape, kind, fortran, data = state
+        if type(version) is not int or version != 1 or not _is_flag(fortran):
+            raise Unreadable("an array in it has no shape, type and numbers")
+        self.fill(data, kind, shape, "F" if fortran else "C")
 
     def fill(self, data: Any, kind: Any, shape: Any, order: Literal["C", "F"]) -> None:
         if not isinstance(kind, _Type) or type(data) is not bytes or type(shape) is not tuple:
@@ -57,15 +59,18 @@ class _Array(Standin):
         self.values = found.astype(kind.dtype.newbyteorder("="), copy=False)
 
 
-def _reconstruct(kind: Any, *_: Any) -> _Array:
-    if kind != Name("numpy.ndarray"):
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    """An array of no numbers, as it is before its state is told."""
+    if kind != Name("numpy.ndarray") or shape != (0,) or _text(code) != "b":
         raise Unreadable("an array in it is of a class of its own")
     return _Array()
 
 
 def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
+    if order not in ("C", "F"):
+        raise Unreadable("an array in it has its numbers in an unknown order")
     found = _Array()
-    found.fill(data, kind, shape, "F" if order == "F" else "C")
+    found.fill(data, kind, shape, order)
     return found
 
 
@@ -79,6 +84,10 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 def _no_bytes() -> bytes:
     """How Python 3 writes no bytes at all for Python 2."""
     return b""
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) in (bool, int) and value in (0, 1)
 
 
 def _text(said: Any) -> str:
