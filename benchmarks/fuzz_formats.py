@@ -338,7 +338,8 @@ def jsons(path: Path) -> Arrays:
 
     found = arrays(json.loads(path.read_text(encoding="utf-8")))
     grid = found.get("grid") or None
-    more = {"thresholds": found["thresholds"]} if "thresholds" in found else {}
+    told = found.get("thresholds")  # those that are not told are as they are by themselves
+    more = {} if told is None else {"thresholds": asdict(DEFAULT) | told}
     return flat(
         {
             "settings": found["settings"],

@@ -42,6 +42,7 @@ DTYPES = (
 )
 MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file from before torch 1.6
 VERSION = 1001
+KNOWN = {b"%d" % version for version in range(1, 11)}  # of the archives since
 PICKLE = 64 * 2**20  # bytes at most of what tells of the tensors
 # A tensor may be every eighth number of its storage; beyond that, and these bytes, reading it takes
 # memory that no model asked for.
@@ -87,8 +88,12 @@ class _View(NamedTuple):
         return np.ndarray(self.shape, dtype, numbers, 0, [width * step for step in self.strides])
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _View:
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, more: Any = None
+) -> _View:
     """Stands for torch._utils._rebuild_tensor_v2."""
+    if type(gradient) is not bool:
+        raise Unreadable("a tensor in it does not say whether it has a gradient")
     if not isinstance(storage, _Storage) or type(shape) is not tuple or type(strides) is not tuple:
         raise Unreadable("a tensor in it has no storage, or no sizes")
     if len(shape) != len(strides) or len(shape) > 32:
@@ -105,7 +110,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Vi
     return view
 
 
-def _parameter(tensor: Any, *_: Any) -> Any:
+def _parameter(tensor: Any, gradient: Any, hooks: Any) -> Any:
     """Stands for torch._utils._rebuild_parameter."""
     return tensor
 
@@ -169,6 +174,8 @@ def _open_zip(stream: BinaryIO) -> tuple[Any, Data]:
         raise Unreadable("torch does not compress, and this file is compressed")
     if archive.entries[pickled[0]].file_size > PICKLE:
         raise Unreadable("its data.pkl is too long")
+    if f"{root}version" in archive.entries and archive.read(f"{root}version").strip() not in KNOWN:
+        raise Unreadable("it is of a version of the format that is not known")
     if f"{root}byteorder" in archive.entries and archive.read(f"{root}byteorder") != b"little":
         raise Unreadable("its numbers are big-endian")
     found, storages = _load(io.BytesIO(archive.read(pickled[0])))

@@ -67,6 +67,8 @@ def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
     w, axes = _weights(read.graph, read.consts, read.leaves)
     shapes = lambda arrays: {name: array.shape for name, array in arrays.items()}
     wrong = misfits(shapes(tensors), shapes(w))
+    complex_ones = [name for name, tensor in tensors.items() if np.iscomplexobj(tensor)]
+    wrong += [f"the pattern of {name} is of complex numbers" for name in complex_ones]
     wrong += [f"the pattern of {name} is not finite" for name in _not_finite(tensors)]
     if mode not in MODES:
         wrong.append("it does not say how its patterns were fitted")

@@ -1,6 +1,7 @@
 """Weight files: formats, names and layouts, what does not fit, and where files come from."""
 
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def drawn(model):
 
 DAMAGED = {
     "safetensors": b"no tensors",
+    "bin": b"\x80\x02no pickle",
     "pth": b"PK\x03\x04 and no more",
     "h5": b"\x89HDF\r\n\x1a\n and no more",
     "keras": b"no archive",
@@ -226,6 +228,10 @@ MISFITS = {  # what is changed in a file of ResNet-18, and the complaint
         {"layer1.0.conv1.weight": NAN[:, :1]},
         r"layer1\.0\.conv1\.weight has shape \(2, 1, 3, 3\), the model needs \(2, 2, 3, 3\)",
     ),
+    "complex": (
+        {"layer1.0.conv1.weight": NAN * 1j},
+        r"layer1\.0\.conv1\.weight is of complex numbers",
+    ),
     "NaN": ({"layer1.0.conv1.weight": NAN}, r"layer1\.0\.conv1\.weight holds NaN or infinity"),
     "all at once": (
         {"conv1.weight": None, "x.bias": np.ones(2), "layer1.0.conv1.weight": NAN},
@@ -315,6 +321,13 @@ def test_a_missing_connection_is_told_with_its_cause(hub):
     hub.hf_hub_download = offline
     with pytest.raises(OSError, match=r"timm/x.*\(OSError: Cannot connect\): check the name"):
         lrp.models.resnet18("timm/x")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    for name in ("resnet18-0123abcd.pth", "net.safetensors", "net.h5"):
+        os.mkfifo(tmp_path / name)
+        refused(f"{name}.*it is a pipe, no file", lrp.models.resnet18, tmp_path / name)
+    refused("it is a folder, no file", lrp.models.resnet18, tmp_path)
 
 
 DEFAULTS = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
