@@ -13,6 +13,7 @@ from .reading import Unreadable
 DIRECTORY = 16 * 2**20  # bytes; an entry of it takes less than 100, and ten times that when read
 EXPANSION = 1032  # of deflate at its best: bytes out for each byte in
 UNREAD = 0x1 | 0x20 | 0x40  # flags of entries that are encrypted, or patches of others
+FOLDER = 0x10  # among the attributes of an entry
 UTF8 = 0x800
 LOCAL = struct.Struct("<4s22x2H")  # what stands in front of an entry: magic, lengths of two texts
 
@@ -45,6 +46,8 @@ class Archive:
             zipfile.ZIP_STORED: info.file_size,
             zipfile.ZIP_DEFLATED: info.file_size // EXPANSION,
         }.get(info.compress_type)
+        if info.external_attr & FOLDER or info.is_dir():  # of which others read no bytes
+            raise Unreadable(f"the entry {info.filename} is a folder")
         if least is None or info.flag_bits & UNREAD:
             raise Unreadable(f"the entry {info.filename} is encrypted, or compressed unusually")
         stored = info.compress_type == zipfile.ZIP_STORED

@@ -13,7 +13,7 @@ from lrpjax._base.zips import Archive
 CONTENT = {"a": b"numbers " * 8, "b": bytes(range(256))}
 # Where the directory's entry has what, and in how many bytes.
 FIELDS = {"flags": (8, "H"), "method": (10, "H"), "crc": (16, "I"), "packed": (20, "I")}
-FIELDS |= {"size": (24, "I"), "start": (42, "I")}
+FIELDS |= {"size": (24, "I"), "attributes": (38, "I"), "start": (42, "I")}
 
 
 def archive(kind=zipfile.ZIP_STORED, content=None):
@@ -58,6 +58,7 @@ LIES = {
     "packed more than it says": (changed(PACKED, size=63), "a is damaged"),
     "packed less than it says": (changed(PACKED, size=65), "a is damaged"),
     "checksum": (changed(PLAIN, crc=1), "a is damaged"),
+    "a folder": (changed(PLAIN, attributes=0x10), "a is a folder"),
     "encrypted": (changed(PLAIN, flags=1), "a is encrypted"),
     "another compression": (archive(zipfile.ZIP_BZIP2), "compressed unusually"),
 }
