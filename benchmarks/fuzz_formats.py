@@ -337,7 +337,7 @@ def jsons(path: Path) -> Arrays:
         return {name: arrays(each) for name, each in tree.items()}
 
     found = arrays(json.loads(path.read_text(encoding="utf-8")))
-    grid = found.get("grid") or None
+    grid = found.get("grid")
     told = found.get("thresholds")  # those that are not told are as they are by themselves
     more = {} if told is None else {"thresholds": asdict(DEFAULT) | told}
     return flat(

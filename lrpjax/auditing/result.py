@@ -139,8 +139,8 @@ class Audit(Results):
         grid, pairs = content.get("grid"), content.get("pairs")
         made = {
             "thresholds": Thresholds(**content["thresholds"]),
-            "grid": grid and Cascade.from_content(grid),
-            "pairs": pairs and TwoClasses.from_content(pairs),
+            "grid": None if grid is None else Cascade.from_content(grid),
+            "pairs": None if pairs is None else TwoClasses.from_content(pairs),
         }
         found = super().from_content({**content, **made})
         if not all(isinstance(row[name], str) for row in found.rows for name in cls.required):

@@ -79,9 +79,8 @@ def test_what_is_no_file_of_statistics_is_refused(fitted, tmp_path):
         words = f"The file of a layer's statistics '.*{name}' is damaged or of another kind"
         with pytest.raises(ValueError, match=words):
             Statistics.load(tmp_path / name)
-    with pytest.raises(
-        FileNotFoundError, match=r"no file of a layer's statistics '.*missing\.npz'"
-    ):
+    words = r"no file of a layer's statistics '.*missing\.npz'"
+    with pytest.raises(FileNotFoundError, match=words):
         Statistics.load(tmp_path / "missing.npz")
 
 

@@ -83,6 +83,7 @@ CHANGED = {
     "maps without names": (lambda a: a["grid"].update(maps=[1]), "maps are no arrays by method"),
     "maps of texts": (lambda a: a["grid"]["maps"].update(g="x"), "maps are no arrays by method"),
     "pictures of texts": (lambda a: a["grid"].update(pictures="x"), "or its pictures none"),
+    "an empty grid": (lambda a: a.update(grid={}), "KeyError"),
     "a grid of text": (lambda a: a.update(grid="x"), "TypeError"),
 }
 
