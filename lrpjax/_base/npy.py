@@ -22,6 +22,7 @@ from .zips import Archive
 MAGIC = b"\x93NUMPY"
 LENGTHS = {(1, 0): 2, (2, 0): 4, (3, 0): 4}  # bytes of a header's length, by version
 LONGEST = 2**16  # of a header, in bytes
+MOST = 1000  # arrays in a file
 NUMBERS = r"b1|[iu][1248]|f[248]|c8|c16"
 SIZE = r"\s*\d{1,19}L?\s*"  # Python 2 wrote 3L
 HEADER = re.compile(
@@ -62,6 +63,8 @@ def open_npz(path: str | PathLike) -> Iterator[dict[str, Array]]:
     with open(path, "rb") as stream:
         archive = Archive(stream)
         arrays = {}
+        if len(archive.entries) > MOST:
+            raise Unreadable(f"it holds more than {MOST:,} arrays")
         for entry, info in archive.entries.items():
             header, name = _header(archive.beginning(entry, LONGEST)), entry.removesuffix(".npy")
             if header.start + header.bytes != info.file_size:

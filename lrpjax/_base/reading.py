@@ -68,7 +68,7 @@ def reason(error: Exception) -> str:
         return "it asks for more memory than there is"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    said = " ".join(str(error).split()).replace(". ", "; ").rstrip(".")
+    said = " ".join(str(error)[: 2 * LONGEST].split()).replace(". ", "; ").rstrip(".")
     if not isinstance(error, Unreadable):
         said = f"{type(error).__name__}: {said}".removesuffix(": ")
     said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)

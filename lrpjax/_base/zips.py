@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from .reading import Unreadable
 
-DIRECTORY = 16 * 2**20  # bytes; an entry of it takes less than 100, and ten times that when read
+DIRECTORY = 4 * 2**20  # bytes; an entry of it takes less than 100, and ten times that when read
 EXPANSION = 1032  # of deflate at its best: bytes out for each byte in
 UNREAD = 0x1 | 0x20 | 0x40  # flags of entries that are encrypted, or patches of others
 FOLDER = 0x10  # among the attributes of an entry

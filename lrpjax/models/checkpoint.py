@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import safe_open
 
 from .._base.reading import reading
-from .._base.tensors import Tensor
+from .._base.tensors import Tensor, check_names
 from .keras_file import open_keras
 from .torch_file import open_torch
 
@@ -49,6 +49,7 @@ def open_checkpoint(path: str | PathLike) -> Iterator[Checkpoint]:
                 opened = stack.enter_context(safe_open(file, "numpy"))
                 tensors = {name: _of_slice(opened, name) for name in opened.keys()}  # noqa: SIM118
                 metadata = opened.metadata() or {}
+            check_names(tensors)
         told = {name: Tensor(t.shape, partial(_read, file, t)) for name, t in tensors.items()}
         yield Checkpoint(file, told, metadata)
 

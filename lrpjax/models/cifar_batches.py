@@ -21,6 +21,7 @@ from .pickled_arrays import read_arrays
 PIXELS = 3 * 32 * 32
 BATCH = 64 * 2**20  # bytes at most; the archive's have 31 million
 UNPACKED = 512 * 2**20  # of the whole archive, which has 186 million
+MEMBERS = 1000  # files in it; the archive has eight
 BLOCK = tarfile.BLOCKSIZE
 NAMES = {True: re.compile(r"data_batch_\d+"), False: re.compile("test_batch")}
 
@@ -89,7 +90,10 @@ def _members(file: Path, name: re.Pattern) -> Iterator[tuple[str, bytes]]:
         raw.seek(0)
         stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
         left = UNPACKED
-        while (header := stream.read(BLOCK)) != bytes(BLOCK):
+        for _ in range(MEMBERS):
+            header = stream.read(BLOCK)
+            if header == bytes(BLOCK):
+                return
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             padded = -(-member.size // BLOCK) * BLOCK
             left -= BLOCK + padded
@@ -104,6 +108,7 @@ def _members(file: Path, name: re.Pattern) -> Iterator[tuple[str, bytes]]:
             else:
                 for start in range(0, padded, 2**20):
                     _exactly(stream, min(2**20, padded - start))
+        raise Unreadable(f"it holds more than {MEMBERS:,} files")
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:

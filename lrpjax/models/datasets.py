@@ -20,6 +20,7 @@ WHAT = "CIFAR-10 data"
 IMAGE = (32, 32, 3)
 MOST = 100_000  # images; CIFAR-10 has 60,000
 ENCODED = 4096  # bytes of an image as a file, on average
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS is a program
 MODES = ("1", "L", "P", "LA", "RGB", "RGBA")  # of pictures whose pixels have eight bits or fewer
 
 
@@ -97,7 +98,7 @@ def _pieces(data: np.ndarray, offsets: np.ndarray) -> list[bytes]:
 
 
 def _decode(source: Any) -> np.ndarray:
-    with Image.open(source) as image:
+    with Image.open(source, formats=FORMATS) as image:
         if image.size != IMAGE[:2] or image.mode not in MODES:
             raise Unreadable(f"it has {image.size} pixels of mode {image.mode}, not (32, 32)")
         return np.asarray(image.convert("RGB"))

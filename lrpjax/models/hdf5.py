@@ -21,7 +21,7 @@ from .._base.reading import Unreadable
 from .._base.tensors import Tensor
 
 PROGRAM = "from lrpjax.models.hdf5_child import serve; serve()"
-LINE = 64 * 2**20  # bytes of an answer before its numbers
+LINE = 4 * 2**20  # bytes of an answer before its numbers
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from .._base.npy import sound
 from .._base.reading import Unreadable, reason
 from .._base.zips import EXPANSION, Archive
 
-SECONDS = 4  # of a processor, to open a file or to begin a tensor; and for each
+SECONDS = 2  # of a processor, to open a file or to begin a tensor; and for each
 SPEED = 32 * 2**20  # bytes of it, one more
 MEMORY = 256 * 2**20  # bytes beside those of the file or tensor
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}

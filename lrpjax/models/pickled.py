@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from .._base.reading import Unreadable
 
 INSTRUCTIONS = 10**6  # of one pickle; a state dict of 10,000 tensors has 300,000
+USES = 4  # of each byte of a pickle, on average, by what it calls
 LEVELS = 32  # of values in each other
 KEYS = 2**20  # numbers below it, as the keys of a dictionary, cannot be chosen to collide
 
@@ -52,7 +54,7 @@ Table = Mapping[str, Callable[..., Any] | None]
 
 
 def unpickled(
-    stream: BinaryIO,
+    stream: BytesIO,
     table: Table,
     *,
     only: str,
@@ -66,6 +68,7 @@ def unpickled(
     Raises Unreadable, or what a damaged number or text raises.
     """
     machine = _Machine(table, only, text, refer)
+    machine.left = USES * stream.getbuffer().nbytes + INSTRUCTIONS
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count == INSTRUCTIONS:
             raise Unreadable(f"its pickle has more than {INSTRUCTIONS:,} instructions")
@@ -88,6 +91,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.left = 0  # of what may be gone through
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -135,13 +139,23 @@ class _Machine:
         if make is None or type(arguments) is not tuple:
             said = named.path if type(named) is Name else f"a {type(named).__name__}"
             raise Unreadable(f"its pickle calls {said}, which is nothing to be called")
+        self.use(arguments)
         self.push(make(*arguments))
+
+    def use(self, values: Any) -> None:
+        """What a call goes through: a few instructions could ask for all that there is, again and
+        again."""
+        parts = values if type(values) is tuple else (values,)
+        self.left -= sum(len(part) for part in parts if isinstance(part, SIZED))
+        if self.left < 0:
+            raise Unreadable("its pickle uses what it holds too often")
 
     def build(self) -> None:
         state = self.pop()
         thing = self.pop()
         if not isinstance(thing, Standin):
             raise Unreadable(f"its pickle changes a {type(thing).__name__}")
+        self.use(state)
         thing.build(state)
         self.push(thing)
 
@@ -197,6 +211,7 @@ def _require_flat(value: Any) -> None:
 
 
 HOLDING = (dict, list, tuple)
+SIZED = (*HOLDING, str, bytes)
 _Step = Callable[[_Machine, Any], None]
 _VALUES = (
     "INT LONG LONG1 BININT BININT1 BININT2 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from math import prod
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -111,7 +112,7 @@ TABLE: Table = {
 }
 
 
-def read_arrays(stream: BinaryIO) -> dict[str, Any]:
+def read_arrays(stream: BytesIO) -> dict[str, Any]:
     """The dictionary of a pickle, with its arrays; texts of Python 2 are bytes, but for the keys.
 
     Raises Unreadable for a pickle of anything else.

@@ -124,7 +124,7 @@ TABLE: Table = {
 }
 
 
-def _load(stream: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
+def _load(stream: io.BytesIO) -> tuple[Any, dict[str, _Storage]]:
     """What the next pickle of a stream holds, and the storages that its tensors refer to."""
     storages: dict[str, _Storage] = {}
 

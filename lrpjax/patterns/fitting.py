@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from .._base import checks
 from .._base.reading import reading
-from .._base.tensors import listed, misfits
+from .._base.tensors import check_names, listed, misfits
 from .._base.work import chunks
 from ..graph import Graph, Layer
 from ..graph.reading import Model, environment, read_at, source_of
@@ -61,6 +61,7 @@ def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
     that do not fit the model's layers, with a list of what is wrong.
     """
     with reading(path, "pattern file"), safe_open(path, "numpy") as file:
+        check_names(file.keys())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         mode = (file.metadata() or {}).get("mode")
     read = read_at(model, x, fold=True)

@@ -85,6 +85,12 @@ def test_an_archive_is_read_one_array_at_a_time(save, tmp_path):
         np.testing.assert_array_equal(arrays["x"].read(), np.arange(6.0).reshape(2, 3))
 
 
+def test_more_arrays_than_anyone_has_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", *[np.uint8(0)] * 1001)
+    with pytest.raises(Unreadable, match="more than 1,000 arrays"), open_npz(tmp_path / "a.npz"):
+        raise AssertionError("opened")
+
+
 def test_the_shape_is_checked_before_anything_is_unpacked(tmp_path):
     """A megabyte that would be a gigabyte: the directory says less than the array's header."""
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as made:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,9 @@ def test_whatever_fails_is_one_sentence(error, words, path):
 
 
 def test_a_message_of_any_length_is_cut():
-    assert len(reason(ValueError("x" * 10**6))) < LONGEST + 10
+    begin = time.process_time()
+    assert len(reason(ValueError("x" * 10**8))) < LONGEST + 20
+    assert time.process_time() - begin < 1
 
 
 def test_what_the_system_refuses_keeps_its_kind(path):

@@ -63,6 +63,7 @@ ARCHIVES = {
     "a terabyte": (header("a", 2**40) + bytes(1024), "unpacks to more than"),
     "a batch of 100 MB": (header(size=10**8) + bytes(1024), "data_batch_1 in it is too long"),
     "a link": (header(kind=tarfile.SYMTYPE) + bytes(1024), "no CIFAR-10 batch file"),
+    "many files": (header("a") * 1001, "more than 1,000 files"),
     "a checksum": (WHOLE[:100] + b"x" + WHOLE[101:], "bad checksum"),
 }
 
@@ -113,6 +114,7 @@ def encoded(pieces, offsets=None):
     return {"bytes": np.frombuffer(b"".join(pieces), np.uint8), "offsets": ends}
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n"
 NPZ = {
     "labels out of range": ({"images": PIXELS, "labels": LABELS + 7}, "image 0 .* is 10"),
     "columns of labels": ({"images": PIXELS, "labels": LABELS[:, None]}, r"int64\[4, 1\]"),
@@ -126,6 +128,7 @@ NPZ = {
     "offsets backwards": (encoded([png()], [60, 0]) | {"labels": LABELS[:1]}, "no places in"),
     "a large picture": (encoded([png((64, 32))]) | {"labels": LABELS[:1]}, r"\(64, 32\) pixels"),
     "16 bits": (encoded([png(mode="I;16")]) | {"labels": LABELS[:1]}, "mode I;16"),
+    "a program": (encoded([EPS]) | {"labels": LABELS[:1]}, "UnidentifiedImageError"),
     "no picture": (encoded([b"numbers"]) | {"labels": LABELS[:1]}, "UnidentifiedImageError"),
     "objects": ({"images": np.array([1, "a"], object), "labels": LABELS}, "no array of numbers"),
 }

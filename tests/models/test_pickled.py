@@ -140,6 +140,14 @@ def test_an_array_is_filled_with_its_numbers_alone(state, words):
         read_arrays(io.BytesIO(b"\x80\x02}U\x04data" + made + b"(" + parts + b"tbs."))
 
 
+def test_a_few_instructions_do_not_ask_for_all_again_and_again():
+    """What was kept is given to calls as often as one likes, each of which goes through it."""
+    text = b"X" + (10**6).to_bytes(4, "little") + b"x" * 10**6 + b"q\x00"
+    again = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+    with pytest.raises(Unreadable, match="uses what it holds too often"):
+        plain(b"\x80\x02" + text + again * 100 + b".")
+
+
 def test_what_is_no_dictionary_of_arrays_is_refused():
     with pytest.raises(Unreadable, match="holds a list, and no arrays"):
         read_arrays(io.BytesIO(pickle.dumps([1])))

@@ -97,6 +97,15 @@ def test_a_missing_package_is_named(module, weights, extra, tmp_path, monkeypatc
         lrp.models.resnet18(weights)
 
 
+TEXTS = {"lines": "a\nb", "a terminal's": "\x1b[31m", "length": "x" * 400, "sentences": "One. Two"}
+
+
+@pytest.mark.parametrize("name", TEXTS.values(), ids=TEXTS)
+def test_a_name_that_is_a_text_is_not_shown(name, tmp_path):
+    save_file({name: np.ones(3)}, tmp_path / "net.safetensors")
+    refused("name of a tensor in it is no name", lrp.models.resnet18, tmp_path / "net.safetensors")
+
+
 # --- names and layouts ---------------------------------------------------------------------------
 
 LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
