@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from .._base import checks
-from .._base.tensors import listed, misfits
+from .._base.reading import reading
+from .._base.tensors import check_names, listed, misfits
 from .._base.work import chunks
 from ..graph import Graph, Layer
 from ..graph.reading import Model, environment, read_at, source_of
@@ -67,20 +67,16 @@ def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
     again. Raises FileNotFoundError for a missing file, ValueError for a damaged one or for patterns
     that do not fit the model's layers, with a list of what is wrong.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no pattern file {str(path)!r}: check the path.")
-    try:
-        with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            mode = (file.metadata() or {}).get("mode")
-    except SafetensorError as error:
-        raise ValueError(
-            f"The pattern file {str(path)!r} is damaged or not in safetensors format ({error})."
-        ) from error
-    reading = read_at(model, x, fold=True)
-    w, axes = _weights(reading.graph, reading.consts, reading.leaves)
+    with reading(path, "pattern file"), safe_open(path, "numpy") as file:
+        check_names(file.keys())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        mode = (file.metadata() or {}).get("mode")
+    read = read_at(model, x, fold=True)
+    w, axes = _weights(read.graph, read.consts, read.leaves)
     shapes = lambda arrays: {name: array.shape for name, array in arrays.items()}
     wrong = misfits(shapes(tensors), shapes(w))
+    complex_ones = [name for name, tensor in tensors.items() if np.iscomplexobj(tensor)]
+    wrong += [f"the pattern of {name} is of complex numbers" for name in complex_ones]
     wrong += [f"the pattern of {name} is not finite" for name in _not_finite(tensors)]
     if mode not in MODES:
         wrong.append("it does not say how its patterns were fitted")
