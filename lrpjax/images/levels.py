@@ -1,0 +1,49 @@
+"""Levels from 0 (black) to 255 (white) of numbers of any type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Range = tuple[float, float]
+
+
+def as_levels(values: np.ndarray, limits: Range | None, given: Range | None) -> np.ndarray:
+    """Numbers of any shape as float32 levels, not rounded: low is 0, high is 255.
+
+    limits: those of the values' type, None for floats. given: black and white as the user says
+    them, in place of the type's; what lies outside of these is cut off, as in a window of grey.
+    Raises ValueError for floats without a given range, as one taken from each file would make them
+    incomparable, for NaN and infinity, and where the type is so much wider than what it holds that
+    nothing could be told apart.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("there is NaN or infinity in it")
+    used = given or limits
+    if used is None:
+        raise ValueError(
+            f"it holds floats, {_span(values)}, and only you know what is black and what is white: "
+            "say so with --range LOW HIGH, one range for all images"
+        )
+    low, high = used
+    if given is None and 0 < np.ptp(values.astype(np.float64)) * 255 < high - low:
+        raise ValueError(
+            f"all of it would be one shade of grey: it holds integers {_span(values)}, and their "
+            f"type has a range of {low:.0f} to {high:.0f}: give their own with --range LOW HIGH"
+        )
+    levels = (values.astype(np.float64) - low) * (255 / (high - low))
+    return np.clip(levels, 0, 255).astype(np.float32)
+
+
+def limits_of(dtype: Any) -> Range | None:
+    """The least and largest number of an integer type (False and True: 0 and 1); None of floats."""
+    if np.issubdtype(dtype, np.bool_):
+        return 0, 1
+    if np.issubdtype(dtype, np.integer):
+        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+    return None
+
+
+def _span(values: np.ndarray) -> str:
+    return f"from {values.min():g} to {values.max():g}"
