@@ -9,12 +9,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from .. import __version__
 from . import attribute, audit, csc, describe, patterns, sanity, simulate, spectrum, train
+from .factories import ABOUT, EXAMPLE
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
+    epilog=f"{ABOUT}\n\n```python\n{EXAMPLE}```",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -68,4 +71,6 @@ def main() -> None:
 
 def _print_error(message: object, style: str) -> None:
     console = Console(stderr=True)
-    console.print(f"lrpjax: {message}", style=style, highlight=False, soft_wrap=True, markup=False)
+    # As it is: a name may hold [x] or :x:.
+    plain = Text(f"lrpjax: {message}", style=style)
+    console.print(plain, highlight=False, soft_wrap=True)

@@ -20,15 +20,19 @@ def read_labels(labels: str, names: Sequence[str], skipped: Sequence[str] = ()) 
     """
     if labels == FOLDERS:
         return [_folder(name) for name in names]
-    given = _table(Path(labels))
+    given, names = _table(Path(labels)), list(names)
     if missing := [name for name in names if name not in given]:
         raise ValueError(f"{labels!r} has no label for {_some(missing)}.")
-    if unknown := [name for name in given if name not in {*names, *skipped}]:
+    if unknown := [name for name in given if name not in names and not _ends(skipped, name)]:
         raise ValueError(
             f"{labels!r} has a label for {_some(unknown)}, but no such image was found; the first "
             f"one found is {names[0]}."
         )
     return [given[name] for name in names]
+
+
+def _ends(paths: Sequence[str], name: str) -> bool:
+    return any(f"/{path}".endswith(f"/{name}") for path in paths)
 
 
 def _folder(name: str) -> str:
