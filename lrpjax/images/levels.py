@@ -15,25 +15,26 @@ def as_levels(values: np.ndarray, limits: Range | None, given: Range | None) -> 
     limits: those of the values' type, None for floats. given: black and white as the user says
     them, in place of the type's; what lies outside of these is cut off, as in a window of grey.
     Raises ValueError for floats without a given range, as one taken from each file would make them
-    incomparable, for NaN and infinity, and where the type is so much wider than what it holds that
-    nothing could be told apart.
+    incomparable, for NaN and infinity, and where the range is so far from what there is that all of
+    it would be one shade of grey.
     """
     if not np.isfinite(values).all():
         raise ValueError("there is NaN or infinity in it")
     used = given or limits
     if used is None:
         raise ValueError(
-            f"it holds floats, {_span(values)}, and only you know what is black and what is white: "
+            f"it holds floats{_span(values)}, and only you know what is black and what is white: "
             "say so with --range LOW HIGH, one range for all images"
         )
     low, high = used
-    if given is None and 0 < np.ptp(values.astype(np.float64)) * 255 < high - low:
+    levels = np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
+    if values.size and np.ptp(levels) < 1 and values.min() < values.max():
+        whose = "the range of their type is" if given is None else "--range is"
         raise ValueError(
-            f"all of it would be one shade of grey: it holds integers {_span(values)}, and their "
-            f"type has a range of {low:.0f} to {high:.0f}: give their own with --range LOW HIGH"
+            f"all of it would be one shade of grey: it holds numbers{_span(values)}, and {whose} "
+            f"{low:g} to {high:g}: give their own with --range LOW HIGH"
         )
-    levels = (values.astype(np.float64) - low) * (255 / (high - low))
-    return np.clip(levels, 0, 255).astype(np.float32)
+    return levels.astype(np.float32)
 
 
 def limits_of(dtype: Any) -> Range | None:
@@ -46,4 +47,4 @@ def limits_of(dtype: Any) -> Range | None:
 
 
 def _span(values: np.ndarray) -> str:
-    return f"from {values.min():g} to {values.max():g}"
+    return f" from {values.min():g} to {values.max():g}" if values.size else ""

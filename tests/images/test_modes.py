@@ -166,7 +166,7 @@ def test_floats_have_one_range_for_all_or_are_refused(tmp_path):
     (tmp_path / "b.tif").write_bytes(tiff(FLOATS / 2))
     (tmp_path / "c.tif").write_bytes(tiff(FLOATS, photometric=0))
     (tmp_path / "d.png").write_bytes(png(GREY, colour=0, depth=8))
-    with pytest.raises(ValueError, match=r"a\.tif: it holds floats, from -.*--range LOW HIGH"):
+    with pytest.raises(ValueError, match=r"a\.tif: it holds floats from -.*--range LOW HIGH"):
         load_images([tmp_path / "a.tif"], size=None)
     found = load_images([tmp_path], size=None, channels=1, values=(-1.0, 2.0))
     window = lambda values: np.clip((values.astype(float) + 1) / 3, 0, 1) * 255
@@ -201,7 +201,13 @@ REFUSED = {
     "float RGB": ("a.tif", tiff(RGB / np.float32(255), photometric=2), "3 samples of 32 bits"),
     "double": ("a.tif", tiff(FLOATS.astype(np.float64)), r"64 bits \(float\), which Pillow does"),
     "half": ("a.tif", tiff(FLOATS.astype(np.float16)), r"16 bits \(float\)"),
-    "small numbers": ("a.tif", tiff(GREY.astype(np.uint32)), r"from \d+ to \d+, and.*--range"),
+    "small numbers": (
+        "a.tif",
+        tiff(GREY.astype(np.uint32)),
+        r"and the range of.*--range",
+    ),
+    "beyond the range": ("a.tif", tiff(FLOATS + 50), r"from 4[\d.]+ to \S+, and --range is 0 to 1"),
+    "far within the range": ("a.tif", tiff(FLOATS / 999), "one shade of grey"),
     "NaN": ("a.tif", tiff(np.where(FLOATS > 2, np.float32("nan"), FLOATS)), "NaN"),
     "text": ("a.png", b"no image", "no picture"),
     "PostScript": ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
@@ -214,7 +220,7 @@ def test_what_cannot_be_shown_rightly_is_refused_by_name(tmp_path, kind, capfd):
     name, content, reason = REFUSED[kind]
     (tmp_path / name).write_bytes(content)
     (tmp_path / "z.png").write_bytes(png(GREY, colour=0, depth=8))
-    values = (0.0, 1.0) if kind == "NaN" else None
+    values = (0.0, 1.0) if "range" in kind or kind == "NaN" else None
     found = load_images([tmp_path], size=None, values=values)
     assert found.names == ["z.png"]
     [(refused, why)] = found.skipped
