@@ -45,9 +45,12 @@ def load(
 ) -> tuple[Any, Inputs]:
     """The model and its input images: those that are chosen, or as many of the bundled ones."""
     from ..images import read_labels
+    from ..images.finding import require_there
 
     if name in IMAGENET and not chosen.images:
         raise ValueError(f"{name} needs photographs: give a folder or files with --images.")
+    for source in chosen.images:
+        require_there(source)  # before weights are fetched
     network = model_named(name, weights)
     if chosen.images:
         origin = [str(source) for source in chosen.images]

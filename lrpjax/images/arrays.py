@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +40,16 @@ def _read(file: Path) -> np.ndarray:
             return read[None]
         with read as arrays:
             names = list(arrays)
-            if "images" not in names and len(names) != 1:
-                listed = ", ".join(names[:10]) or "none"
-                raise ValueError(f"it needs an array `images`, or a single one, and has {listed}")
-            found = arrays["images" if "images" in names else names[0]]
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"it is damaged ({error})") from error
+            found = arrays[_chosen(names)]
+    except Exception as error:  # of whatever kind a damaged file makes numpy raise
+        raise ValueError(str(error) or type(error).__name__) from error
     if found.ndim < 2:
         raise ValueError(f"examples (N, ...) are needed, and it holds an array {found.shape}")
     return found
+
+
+def _chosen(names: list[str]) -> str:
+    if "images" not in names and len(names) != 1:
+        listed = ", ".join(names[:10]) or "none"
+        raise ValueError(f"it needs an array `images`, or a single one, and has {listed}")
+    return "images" if "images" in names else names[0]

@@ -25,12 +25,17 @@ def find(source: Path) -> list[Found]:
 
     Hidden ones are left out, links not followed. Raises FileNotFoundError where there is nothing.
     """
-    if not source.exists():
-        raise FileNotFoundError(f"There are no images at {str(source)!r}: check the path.")
+    require_there(source)
     if not source.is_dir():
         return [Found(source, source.name, "" if source.is_file() else "it is no file")]
     found = [Found(path, path.relative_to(source).as_posix(), why) for path, why in _walk(source)]
     return sorted(found, key=lambda each: os.fsencode(each.name))
+
+
+def require_there(source: Path) -> None:
+    """FileNotFoundError where there is nothing, without looking further."""
+    if not source.exists():
+        raise FileNotFoundError(f"There are no images at {str(source)!r}: check the path.")
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from .modes import View, shown
 # Those that hold pixels. Of the others that Pillow knows some start a program (EPS), some are drawn
 # by the system (WMF), and TGA has no mark by which it could be told from anything else.
 FORMATS = "PNG JPEG GIF WEBP TIFF BMP DIB PPM JPEG2000 AVIF QOI PCX SGI".split()
-_WRONG = (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 def read_picture(file: Path, view: View, *, max_pixels: int) -> tuple[np.ndarray, bool]:
@@ -28,24 +26,21 @@ def read_picture(file: Path, view: View, *, max_pixels: int) -> tuple[np.ndarray
     Raises ValueError, with the reason and without the file's name, for a file that is no picture,
     is damaged, has more than `max_pixels`, or cannot be shown rightly.
     """
-    try:
-        # A stream, as Pillow maps a named file into memory, and scrambles a TIFF that is turned.
-        with (
-            _bounded(max_pixels),
-            file.open("rb") as stream,
-            Image.open(stream, formats=_formats()) as image,
-        ):
-            depth, several = depth_of(image), bool(getattr(image, "is_animated", False))
-            image.load()
-            return shown(ImageOps.exif_transpose(image), depth, view), several
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"it has more than {max_pixels} pixels: if you trust it, give --max-pixels"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ValueError(_unknown(file)) from error
-    except _WRONG as error:
-        raise ValueError(str(error) or type(error).__name__) from error
+    with _bounded(max_pixels):
+        try:
+            # A stream: a named file is mapped into memory, which scrambles a TIFF that is turned.
+            with file.open("rb") as stream, Image.open(stream, formats=_formats()) as image:
+                depth, several = depth_of(image), bool(getattr(image, "is_animated", False))
+                image.load()
+                return shown(ImageOps.exif_transpose(image), depth, view), several
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ValueError(
+                f"it has more than {max_pixels} pixels: if you trust it, give --max-pixels"
+            ) from error
+        except UnidentifiedImageError as error:
+            raise ValueError(_unknown(file)) from error
+        except Exception as error:  # of whatever kind a damaged file makes Pillow raise
+            raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _formats() -> list[str]:
@@ -86,7 +81,7 @@ def _tiff(stream) -> str:
         directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
         stream.seek(directory.next)
         directory.load(stream)
-        bits, kind = directory.get(258, (1,)), directory.get(339, (1,))[0]
-        return f"{directory.get(277, 1)} samples of {bits[0]} bits ({kinds.get(kind, kind)})"
-    except _WRONG:
+        samples, bits, kind = directory.get(277, 1), directory[258][0], directory.get(339, (1,))[0]
+        return f"{samples} sample{'s' * (samples > 1)} of {bits} bits ({kinds.get(kind, kind)})"
+    except Exception:
         return ""
