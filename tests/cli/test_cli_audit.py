@@ -76,7 +76,8 @@ def test_a_method_named_twice_is_asked_once(run, monkeypatch):
 
     monkeypatch.setattr(auditing, "audit", asked)
     chosen = ["--method", "lrp-z", "--method", "gradient", "--method", "lrp-z"]
-    assert run("audit", *chosen) == (1, "", "lrpjax: lrp-z, gradient\n")
+    code, _, err = run("audit", *chosen)
+    assert (code, err) == (1, "lrpjax: lrp-z, gradient\n")
 
 
 def test_ctrl_c_keeps_finished_pieces(run, tmp_path, monkeypatch):
