@@ -12,6 +12,7 @@ import numpy as np
 from .._base.checks import is_concrete
 from ..graph import Graph, Layer, ending
 from ..graph.ends import ends_in
+from ..graph.stated_range import ROUNDING
 from ..program import calls_around, is_inexact
 from ..rules import Rule, flat, nothing
 from ..rules import rule as make_rule
@@ -19,7 +20,6 @@ from .rule_chain import RuleChain
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
 UNIFORM = 1e-5  # of a map's largest entry, by which stabilisers and rounding move the others
-ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 
 def check_range(leaves: Sequence[Any], method: RuleChain) -> None:
