@@ -6,16 +6,30 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from textwrap import indent
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
 
 from .. import __version__
 from . import attribute, audit, csc, describe, patterns, sanity, simulate, spectrum, train
+from .cache import caching
+from .factories import ABOUT, EXAMPLE
+
+
+class _Group(TyperGroup):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        typer.echo(indent(EXAMPLE, "   "))  # rich would run its lines into one another
+
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
+    epilog=ABOUT,
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,13 +61,13 @@ for _command in (
     sanity.sanity,
     attribute.attribute,
     describe.plan,
-    describe.methods,
     patterns.patterns,
     simulate.simulate,
     spectrum.spectrum,
     train.train,
 ):
-    app.command()(_command)
+    app.command()(caching(_command))
+app.command()(describe.methods)
 
 
 def main() -> None:
@@ -93,4 +107,6 @@ def _of_the_machine(error: Exception) -> str | None:
 
 def _print_error(message: object, style: str) -> None:
     console = Console(stderr=True)
-    console.print(f"lrpjax: {message}", style=style, highlight=False, soft_wrap=True, markup=False)
+    # As it is: a name may hold [x] or :x:.
+    plain = Text(f"lrpjax: {message}", style=style)
+    console.print(plain, highlight=False, soft_wrap=True)

@@ -9,22 +9,21 @@ import typer
 
 from .common import (
     INTERRUPTED,
-    ModelOption,
-    WeightsOption,
-    images_option,
-    load,
-    model_named,
     say,
     say_skipped,
 )
+from .factories import ModelOption, WeightsOption, model_named
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import load
 
 BATCH = 100  # images
 
 
+@takes_images()
 def patterns(
     context: typer.Context,
     out: Annotated[Path, typer.Argument(help="The file to write (safetensors).")],
-    images: Annotated[list[Path] | None, images_option()] = None,
+    images: Chosen = BUNDLED_ONES,
     data: Annotated[
         Path | None, typer.Option(help="CIFAR-10 training images instead, as for `lrpjax train`.")
     ] = None,

@@ -68,9 +68,11 @@ def fill(
     for keys, entry in wanted.items():
         if shapes.get(entry.name) != entry.shape:
             continue
-        values = entry.to_own(file.tensors[entry.name].read()).astype(
-            leaves[keys].dtype, copy=False
-        )
+        read = file.tensors[entry.name].read()
+        if np.iscomplexobj(read):
+            wrong.append(f"{entry.name} is of complex numbers")
+            continue
+        values = entry.to_own(read).astype(leaves[keys].dtype, copy=False)
         if not np.isfinite(values).all():
             wrong.append(f"{entry.name} holds NaN or infinity")
         filled[keys] = leaves[keys].replace(jnp.asarray(values))

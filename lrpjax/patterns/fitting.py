@@ -11,18 +11,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 from .._base import checks
 from .._base.files import write_whole
-from .._base.tensors import listed, misfits
+from .._base.reading import reading
+from .._base.tensors import check_names, listed, misfits
 from .._base.work import chunks
 from ..graph import Graph, Layer
 from ..graph.reading import Model, environment, read_at, source_of
@@ -48,11 +48,18 @@ class Patterns:
 
     def save(self, path: str | PathLike, *, dtype: str = "float16") -> None:
         """Writes the patterns (not the weights) as safetensors. ValueError for patterns that are
-        not finite, also in that dtype: float16 ends at 65504."""
+        not finite, or leave the range of that dtype: float16 holds 6e-5 to 65504 in full."""
         _require_finite(self.a, "they are not to be saved")
         with np.errstate(over="ignore"):
             tensors = {name: np.asarray(a).astype(dtype) for name, a in self.a.items()}
         _require_finite(tensors, f'they leave the range of {dtype}: save them with dtype="float32"')
+        least = jnp.finfo(dtype).tiny
+        largest = {name: np.abs(np.asarray(a)).max(initial=0) for name, a in self.a.items()}
+        if small := [name for name, size in largest.items() if 0 < size < least]:
+            raise ValueError(
+                f"The patterns of {', '.join(small)} are too small for the range of {dtype}, which "
+                'would round them away: save them with dtype="float32".'
+            )
         write_whole(path, to_bytes(tensors, {"mode": self.mode}))
 
 
@@ -63,20 +70,16 @@ def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
     again. Raises FileNotFoundError for a missing file, ValueError for a damaged one or for patterns
     that do not fit the model's layers, with a list of what is wrong.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no pattern file {str(path)!r}: check the path.")
-    try:
-        with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            mode = (file.metadata() or {}).get("mode")
-    except SafetensorError as error:
-        raise ValueError(
-            f"The pattern file {str(path)!r} is damaged or not in safetensors format ({error})."
-        ) from error
-    reading = read_at(model, x, fold=True)
-    w, axes = _weights(reading.graph, reading.consts, reading.leaves)
+    with reading(path, "pattern file"), safe_open(path, "numpy") as file:
+        check_names(file.keys())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        mode = (file.metadata() or {}).get("mode")
+    read = read_at(model, x, fold=True)
+    w, axes = _weights(read.graph, read.consts, read.leaves)
     shapes = lambda arrays: {name: array.shape for name, array in arrays.items()}
     wrong = misfits(shapes(tensors), shapes(w))
+    complex_ones = [name for name, tensor in tensors.items() if np.iscomplexobj(tensor)]
+    wrong += [f"the pattern of {name} is of complex numbers" for name in complex_ones]
     wrong += [f"the pattern of {name} is not finite" for name in _not_finite(tensors)]
     if mode not in MODES:
         wrong.append("it does not say how its patterns were fitted")
