@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import lrpjax as lrp
 from lrpjax.images import bundled_images
-from lrpjax.models.training import accuracy, augment, conv, train
+from lrpjax.models.training import accuracy, augment, conv, history, train
+from lrpjax.models.weights import load_weights
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -77,3 +80,91 @@ def test_too_few_images(tmp_path):
     images, labels = bundled_images()
     with pytest.raises(ValueError, match="at least one batch of 64"):
         next(train(images, labels, out=tmp_path, key=jax.random.key(0)))
+
+
+def write_half(file):
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def write_rubbish(file):
+    file.write_bytes(b"rubbish")
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The bundled images, and a network with few channels in the place of the trained one."""
+    from helpers.crash_toys import Small
+
+    images, labels = bundled_images()
+    return images, labels, lambda _, key: Small(rngs=nnx.Rngs(key))
+
+
+@pytest.fixture
+def trained(small, tmp_path, monkeypatch):
+    """`trained(**options)` trains for one epoch in one folder; returns its rows."""
+    from lrpjax.models import training
+
+    images, labels, network = small
+    monkeypatch.setattr(training, "cifar10", network)
+
+    def call(images=images, labels=labels, **options):
+        options = {"key": jax.random.key(1), "epochs": 1, "batch": 10, **options}
+        list(train(images, labels, out=tmp_path, **options))
+        return history(tmp_path)
+
+    return call
+
+
+def test_the_history_has_the_accuracy_of_each_epoch(trained, small, tmp_path):
+    assert history(tmp_path) == []
+    assert trained() == [{"epoch": 1, "test_accuracy": None}]
+    (row,) = trained(test=small[:2], overwrite=True)
+    model = small[2](None, jax.random.key(0))
+    load_weights(model, tmp_path / "cifar10.safetensors")
+    model.eval()
+    assert row == {"epoch": 1, "test_accuracy": accuracy(model, *small[:2])}
+
+
+CHANGES = {
+    "seed": ({"key": jax.random.key(2)}, r"key: \[0, 1\], now \[0, 2\]"),
+    "epochs": ({"epochs": 2}, "epochs: 1, now 2"),
+    "batch": ({"batch": 20}, "batch: 10, now 20"),
+    "rate": ({"learning_rate": 0.1}, "learning_rate: 0.001, now 0.1"),
+    "images": ({"images": bundled_images()[0][::-1]}, "images: another"),
+    "labels": ({"labels": bundled_images()[1][::-1]}, "labels: another"),
+    "test": ({"test": bundled_images()}, "test: another"),
+}
+
+
+def test_a_training_with_anything_else_is_refused(trained, tmp_path):
+    trained()
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    for changed, said in CHANGES.values():
+        with pytest.raises(ValueError, match=rf"other settings \({said}\)"):
+            trained(**changed)
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+    trained()
+    trained(**CHANGES["seed"][0], overwrite=True)
+    assert (tmp_path / "cifar10.safetensors").read_bytes() != before["cifar10.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [write_half, write_rubbish])
+def test_a_damaged_checkpoint_is_one_sentence_and_can_be_overwritten(trained, tmp_path, damage):
+    trained()
+    damage(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match=r"checkpoint .*checkpoint.safetensors' is damaged"):
+        trained()
+    (tmp_path / "checkpoint.safetensors").unlink()
+    trained()
+
+
+def test_a_checkpoint_of_another_network_is_refused(trained, tmp_path):
+    trained()
+    file = tmp_path / "checkpoint.safetensors"
+    with safe_open(file, "numpy") as found:
+        about, names = found.metadata(), list(found.keys())
+        tensors = {name: found.get_tensor(name) for name in names}
+    del tensors[names[0]]
+    save_file(tensors, file, about)
+    with pytest.raises(ValueError, match=r"is damaged \(it holds other arrays"):
+        trained()
