@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -15,6 +16,7 @@ from .._base import checks, given, text
 from ..program import Program, evaluate, is_real, run, single, trace
 from ..program.evaluation import as_number, as_single, resumed
 from . import REGISTERED, Graph
+from .stated_range import check_stated_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +134,17 @@ class Functional:
 
     def __call__(self, named: dict[str, Any], x: Any) -> Any:
         traced = self.source.traced(x)
-        program, values = traced.program, _replaced(traced, named)
-        env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
-        env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
-        leaves = map(as_number, jax.tree.leaves(x))
-        env |= dict(zip(program.inputs, leaves, strict=True))
-        env = resumed(program, env, {})  # layers without parameters are named after their scopes
-        return jax.tree.unflatten(traced.out_tree, [env[v] for v in program.outputs])
+        values, leaves = _replaced(traced, named), jax.tree.leaves(x)
+        return jax.tree.unflatten(traced.out_tree, _outputs(traced.program, values, leaves))
+
+
+@partial(jax.jit, static_argnums=0)
+def _outputs(program: Program, consts: list[Any], leaves: list[Any]) -> list[Any]:
+    env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
+    env |= {v: as_single(value) for v, value in zip(program.consts, consts, strict=True)}
+    env |= dict(zip(program.inputs, map(as_number, leaves), strict=True))
+    env = resumed(program, env, {})  # layers without parameters are named after their scopes
+    return [env[v] for v in program.outputs]
 
 
 def _names(program: Program, paths: dict[int, str]) -> list[str | None]:
@@ -202,17 +208,20 @@ def read(model: Model, x: Any) -> Reading:
     changes it. Where a measure needs other batches (single images) the model is read for these too,
     once for each shape; ValueError if it has changed in between.
     Raises ValueError for a model that does not run at x, does not depend on it, is in training mode
-    or lets examples depend on one another, and for an input or weights that are not finite.
+    or lets examples depend on one another, for an input or weights that are not finite, and for an
+    input far from the model's own `input_range`.
     """
     found = _source(model)
     callable_: Any = model if found is None else found.model
+    check_stated_range(model_of(model), x)
     return Source(callable_, snapshot=True).at(x, fold=True)
 
 
 def source_of(model: Model, x: Any) -> Source:
     """What a measure of the inputs x reads a model from, at batches of its own.
 
-    Raises ValueError where x has not the shape that a reading is for.
+    Raises ValueError where x has not the shape that a reading is for, or is far from the range that
+    the model states.
     """
     found = _source(model)
     if isinstance(model, Reading):
@@ -223,6 +232,8 @@ def source_of(model: Model, x: Any) -> Source:
                 f"The model was read for an input {text.arrays(model.leaves)}, and this one is "
                 f"{text.arrays(leaves)}: read it for this shape, with lrpjax.read(model, x)."
             )
+    if model is not found:  # else it is what was made here, and its input was tested
+        check_stated_range(model_of(model), x)
     given: Any = model
     return Source(given) if found is None else found
 
