@@ -65,8 +65,7 @@ def vjp(
         _check(source, x, method)
     reading = read_for(source, x, method)
     graph = reading.graph
-    if isinstance(layers, str):
-        raise TypeError(f"layers is a list of names: use layers=[{layers!r}].")
+    checks.check_names("layers", layers)
     names = tuple(dict.fromkeys(layers or ()))
     values_at(graph, start, names)
     refusals.rules_for(graph, method, below(graph, start))

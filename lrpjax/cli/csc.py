@@ -12,10 +12,6 @@ from .._base.text import columns
 from .common import (
     INTERRUPTED,
     JsonOption,
-    ModelOption,
-    WeightsOption,
-    images_option,
-    load,
     make_method,
     method_option,
     run_jobs,
@@ -24,8 +20,12 @@ from .common import (
     writable,
     write_json,
 )
+from .factories import ModelOption, WeightsOption
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import load
 
 
+@takes_images()
 def csc(
     method: Annotated[list[str] | None, method_option("all chains of rules")] = None,
     start: Annotated[
@@ -39,7 +39,7 @@ def csc(
         str | None, typer.Option(help="Layers to measure, with commas. Default: all below.")
     ] = None,
     vectors: Annotated[int, typer.Option(help="Random vectors per image.", min=2)] = 5,
-    images: Annotated[list[Path] | None, images_option()] = None,
+    images: Chosen = BUNDLED_ONES,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,

@@ -12,6 +12,7 @@ import numpy as np
 from .._base.checks import is_concrete
 from ..graph import Graph, Layer, ending
 from ..graph.ends import ends_in
+from ..graph.stated_range import ROUNDING
 from ..program import calls_around, is_inexact
 from ..rules import Rule, flat, nothing
 from ..rules import rule as make_rule
@@ -19,7 +20,6 @@ from .rule_chain import RuleChain
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
 UNIFORM = 1e-5  # of a map's largest entry, by which stabilisers and rounding move the others
-ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 
 def check_range(leaves: Sequence[Any], method: RuleChain) -> None:
@@ -58,7 +58,7 @@ def rules_for(graph: Graph, method: RuleChain, layers: Sequence[Layer]) -> list[
         # derivative of its own may have one.
         if (
             layer.kind == "control"
-            and (graph.asked(method.composite, layer) is None or layer.primitive == "while")
+            and (method.asked(graph, layer) is None or layer.primitive == "while")
             and not (method.derivative and calls_around(graph.program, layer.eqns))
         ):
             raise NotImplementedError(
@@ -131,6 +131,11 @@ def _is_uniform(maps: Sequence[Any]) -> bool:
 def _no_rule(graph: Graph, method: RuleChain, layer: Layer) -> str:
     if ends := ending(graph):
         return _no_logits(ends[-1])
+    if not any(is_inexact(graph.program.avals[v]) for v in layer.inputs):
+        return (
+            f"{method.name} has no rule for the integers that {layer.primitive} at {layer.source} "
+            "computes with: make the input a float before, as in x.astype('float32')."
+        )
     register = f"with lrpjax.rules.register({layer.primitive!r}, rule) or "
     return (
         f"{method.name} has no rule for the primitive {layer.primitive!r} at {layer.source} "
