@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .npy import read_npy
+
 _KEY = "npy"
 
 
@@ -31,8 +33,7 @@ def decoded(tree: Any) -> Any:
     if not isinstance(tree, dict):
         return tree
     if tree.keys() == {_KEY} and isinstance(tree[_KEY], str):
-        stream = BytesIO(b64decode(tree[_KEY], validate=True))
-        return np.lib.format.read_array(stream, allow_pickle=False)
+        return read_npy(b64decode(tree[_KEY], validate=True)).copy()
     return {name: decoded(value) for name, value in tree.items()}
 
 

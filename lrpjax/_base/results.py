@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
@@ -14,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arrays import decoded, encoded
+from .checks import check_key
 from .files import write_whole
+from .reading import Unreadable, reading
 from .tables import Cells, as_html, as_image, cells
 from .text import columns, words
 from .upwards import NoFigure, figure_of
@@ -95,11 +96,13 @@ class Results:
     def from_content(cls, content: Mapping[str, Any]) -> Self:
         """The results with that `content`. Raises ValueError for rows of something else."""
         found = cls(**{field.name: content[field.name] for field in fields(cls)})
+        if not isinstance(found.rows, list):
+            raise Unreadable("its rows are no list")
         if not all(isinstance(own, dict) for own in (found.settings, *found.rows)):
-            raise ValueError("settings and rows are mappings")
+            raise Unreadable("settings and rows are mappings")
         for row in found.rows:
             if missing := [name for name in cls.required if name not in row]:
-                raise ValueError(f"a row has no {missing[0]!r}")
+                raise Unreadable(f"a row has no {missing[0]!r}")
         return found
 
     def save(self, path: str | PathLike) -> None:
@@ -109,15 +112,14 @@ class Results:
 
     @classmethod
     def load(cls, path: str | PathLike) -> Self:
-        """Reads what `save` wrote. ValueError if the file is something else."""
-        try:
-            return cls.from_content(decoded(json.loads(Path(path).read_text())))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{str(path)!r} is not a file of {cls.__name__} results: {error!r}."
-            ) from error
+        """Reads what `save` wrote. Raises FileNotFoundError for a missing file, and ValueError for
+        one that is damaged, of other results, or no file."""
+        with reading(path, f"file of {cls.__name__} results") as file:
+            return cls.from_content(decoded(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def key_text(key: jax.Array) -> list[int]:
+    """The numbers of a random key. TypeError for what is none."""
+    check_key(key)
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return np.asarray(data).tolist()

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .reading import Unreadable
+
 LISTED = 20  # a file of another network would fill screens
-
-
-class Unreadable(Exception):
-    """A file is damaged, of another format, or refused: the message is the reason."""
+LONGEST, MOST = 300, 100_000  # characters of a name, and tensors in a file
 
 
 @dataclass(frozen=True)
 class Tensor:
     """A tensor in an open file: its shape, and the function that reads its values.
 
-    `read` raises Unreadable if the values turn out damaged.
+    What `read` raises if the values turn out damaged depends on the format.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+
+
+def check_names(names: Collection[str]) -> None:
+    """Raises Unreadable for more than a file may have, or some that cannot be shown."""
+    if len(names) > MOST:
+        raise Unreadable(f"it holds more than {MOST:,} tensors")
+    if any(len(name) > LONGEST or not name.isprintable() or ". " in name for name in names):
+        raise Unreadable("the name of a tensor in it is no name, but a text")
 
 
 def misfits(

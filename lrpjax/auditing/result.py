@@ -13,6 +13,7 @@ import numpy as np
 
 from .._base.checks import check_known
 from .._base.files import write_whole
+from .._base.reading import Unreadable
 from .._base.results import Results
 from .._base.tables import Cells, as_html, cells
 from .._base.upwards import page_of
@@ -138,10 +139,13 @@ class Audit(Results):
         grid, pairs = content.get("grid"), content.get("pairs")
         made = {
             "thresholds": Thresholds(**content["thresholds"]),
-            "grid": grid and Cascade.from_content(grid),
-            "pairs": pairs and TwoClasses.from_content(pairs),
+            "grid": None if grid is None else Cascade.from_content(grid),
+            "pairs": None if pairs is None else TwoClasses.from_content(pairs),
         }
-        return super().from_content({**content, **made})
+        found = super().from_content({**content, **made})
+        if not all(isinstance(row[name], str) for row in found.rows for name in cls.required):
+            raise Unreadable("the method or the check of a row is no text")
+        return found
 
     def _joined(self, other: Self) -> dict[str, Any]:
         self._check_alike(other)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from textwrap import indent
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from . import attribute, audit, csc, describe, patterns, sanity, simulate, spectrum, train
+from .cache import caching
 from .factories import ABOUT, EXAMPLE
 
 
@@ -59,17 +61,17 @@ for _command in (
     sanity.sanity,
     attribute.attribute,
     describe.plan,
-    describe.methods,
     patterns.patterns,
     simulate.simulate,
     spectrum.spectrum,
     train.train,
 ):
-    app.command()(_command)
+    app.command()(caching(_command))
+app.command()(describe.methods)
 
 
 def main() -> None:
-    """The entry point: warnings, and errors that the user can mend, are one sentence each."""
+    """Runs the command: warnings, and errors that the user can mend, are one sentence each."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _print_error(message, "yellow")
         try:
@@ -77,6 +79,30 @@ def main() -> None:
         except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
             _print_error(error, "red")
             sys.exit(1)
+        except Exception as error:
+            if (said := _of_the_machine(error)) is None:
+                raise
+            _print_error(said, "red")
+            sys.exit(1)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """An error of this machine, and not of the model or of this library, in one sentence."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "bad_alloc" in text:
+        return (
+            "There is not enough memory: give fewer images, or a smaller model; what is finished "
+            "is kept."
+        )
+    try:
+        sys.modules["jax"].devices()
+    except Exception:  # of many kinds, some without a word
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        return (
+            f"JAX finds nothing to compute on here (JAX_PLATFORMS is {wanted!r}): set it to what "
+            "this machine has, as in JAX_PLATFORMS=cpu, or leave it out."
+        )
+    return None
 
 
 def _print_error(message: object, style: str) -> None:

@@ -17,7 +17,6 @@ from .common import (
     method_option,
     say,
     say_skipped,
-    writable,
     write_text,
 )
 from .factories import ModelOption, WeightsOption, stated_by
@@ -30,6 +29,7 @@ SAMPLING = ("integrated-gradients", "smooth-grad", "occlusion")
 
 @takes_images(IMAGES, labels=True)
 def audit(
+    context: typer.Context,
     method: Annotated[list[str] | None, method_option("the paper's chains of rules")] = None,
     all_methods: Annotated[
         bool,
@@ -66,6 +66,10 @@ def audit(
     out: Annotated[Path, typer.Option(help="Folder for the report and finished pieces.")] = Path(
         "lrpjax-audit"
     ),
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Remove the pieces of another audit from the folder."),
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """May you trust a saliency map of this model? One report for all methods.
@@ -77,29 +81,35 @@ def audit(
     import jax
 
     from .. import auditing
+    from .._base.fingerprint import Unstable
+    from .._base.locks import held
 
-    writable(out)
+    context.with_resource(held(out))
     network, inputs = load(model, weights, images, bundled=IMAGES)
     key = jax.random.key(seed)
     chosen: list[Any] = list(dict.fromkeys(method or auditing.PAPER))
     if all_methods:
         chosen += [*SAMPLING, _iba(network, inputs.x, key)]
     pair, labels = _pair(network, images, two_class, two_classes)
+    options: dict[str, Any] = {
+        "key": key,
+        "target": inputs.targets(network),
+        "start": start,
+        "layers": [name.strip() for name in layers.split(",")] if layers else None,
+        "draws": draws,
+        "classes": classes,
+        "thresholds": auditing.Thresholds(converged=converged, same_map=same_map),
+        "two_class": pair,
+    }
     try:
-        found = auditing.audit(
-            network,
-            inputs.x,
-            chosen,
-            key=key,
-            target=inputs.targets(network),
-            start=start,
-            layers=[name.strip() for name in layers.split(",")] if layers else None,
-            draws=draws,
-            classes=classes,
-            thresholds=auditing.Thresholds(converged=converged, same_map=same_map),
-            two_class=pair,
-            out=out / "pieces",
-        )
+        try:
+            kept = out / "pieces"
+            found = auditing.audit(
+                network, inputs.x, chosen, **options, out=kept, overwrite=overwrite
+            )
+        except Unstable as error:
+            say(f"Nothing is kept until the end: {error}")
+            found = auditing.audit(network, inputs.x, chosen, **options)
     except KeyboardInterrupt:
         say(f"Interrupted: what is finished is in {out / 'pieces'}; the same command goes on.")
         raise typer.Exit(INTERRUPTED) from None
@@ -107,10 +117,10 @@ def audit(
     if labels:
         settings["pair_classes"] = labels(found.pairs)
     found = replace(found, settings=settings)
+    found.to_json(out / "audit.json")  # before anything is drawn: a figure may fail
+    write_text(json_file, found.to_json())
     say("Drawing the report ...")
     found.save(out / "audit.html")
-    found.to_json(out / "audit.json")
-    write_text(json_file, found.to_json())
     say(str(found))
     say_skipped(found.settings)
     say(f"\nReport: {out / 'audit.html'} (open it in a browser)\nNumbers: {out / 'audit.json'}")

@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, TextIO
 
 import rich
@@ -139,9 +140,8 @@ def writable(folder: Path) -> None:
     """Makes the folder. OSError, with what to do, if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".lrpjax-probe"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OSError(
             f"The output folder {str(folder)!r} cannot be written ({error.strerror}): choose "

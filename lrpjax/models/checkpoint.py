@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import numpy as np
+from safetensors import safe_open
 
-from .._base.tensors import Tensor, Unreadable
+from .._base.reading import reading
+from .._base.tensors import Tensor, check_names
 from .keras_file import open_keras
 from .torch_file import open_torch
+
+WHAT = "weight file"
 
 
 @dataclass(frozen=True)
@@ -34,35 +38,26 @@ def open_checkpoint(path: str | PathLike) -> Iterator[Checkpoint]:
     all others safetensors. Raises FileNotFoundError for a missing file, and ValueError for a
     damaged or refused one, when it is opened or when the damaged part is read.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weight file {str(path)!r}: check the path.")
-    try:
-        if path.suffix in (".pth", ".pt", ".bin"):
-            with open_torch(path) as tensors:
-                yield Checkpoint(path, tensors)
-        elif path.suffix in (".h5", ".hdf5", ".keras"):
-            with open_keras(path) as tensors:
-                yield Checkpoint(path, tensors)
-        else:
-            with _open_safetensors(path) as (tensors, metadata):
-                yield Checkpoint(path, tensors, metadata)
-    except Unreadable as error:
-        raise ValueError(
-            f"The weight file {str(path)!r} is damaged or not what its suffix says ({error}): "
-            "fetch or write it again."
-        ) from error
+    with ExitStack() as stack:
+        metadata: dict[str, str] = {}
+        with reading(path, WHAT) as file:
+            if file.suffix in (".pth", ".pt", ".bin"):
+                tensors = stack.enter_context(open_torch(file))
+            elif file.suffix in (".h5", ".hdf5", ".keras"):
+                tensors = stack.enter_context(open_keras(file))
+            else:
+                opened = stack.enter_context(safe_open(file, "numpy"))
+                tensors = {name: _of_slice(opened, name) for name in opened.keys()}  # noqa: SIM118
+                metadata = opened.metadata() or {}
+            check_names(tensors)
+        told = {name: Tensor(t.shape, partial(_read, file, t)) for name, t in tensors.items()}
+        yield Checkpoint(file, told, metadata)
 
 
-@contextmanager
-def _open_safetensors(path: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
-    try:
-        file = safe_open(path, "numpy")
-    except SafetensorError as error:
-        raise Unreadable(f"not in safetensors format: {error}") from error
-    with file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        tensors = {
-            name: Tensor(shape, partial(file.get_tensor, name)) for name, shape in shapes.items()
-        }
-        yield tensors, file.metadata() or {}
+def _of_slice(opened: safe_open, name: str) -> Tensor:
+    return Tensor(tuple(opened.get_slice(name).get_shape()), partial(opened.get_tensor, name))
+
+
+def _read(path: Path, tensor: Tensor) -> np.ndarray:
+    with reading(path, WHAT):
+        return tensor.read()

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import io
-import pickle
-import tarfile
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .._base.npy import Array, open_npz
+from .._base.reading import Unreadable, reading
 from .cifar import CLASSES
+from .cifar_batches import batch_files, read_archive, read_folder
 
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads the CIFAR-10 archive, which holds numpy arrays and nothing that runs code."""
-
-    allowed: ClassVar = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
-        return super().find_class(module, name)
+WHAT = "CIFAR-10 data"
+IMAGE = (32, 32, 3)
+MOST = 100_000  # images; CIFAR-10 has 60,000
+ENCODED = 4096  # bytes of an image as a file, on average
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS is a program
+MODES = ("1", "L", "P", "LA", "RGB", "RGBA")  # of pictures whose pixels have eight bits or fewer
 
 
 def read_cifar10(path: str | PathLike, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -40,70 +31,90 @@ def read_cifar10(path: str | PathLike, *, train: bool) -> tuple[np.ndarray, np.n
       test batches as `train` says);
     * a folder with one sub-folder of images per class, in alphabetical order;
     * an .npz with `images` and `labels`, or with encoded images: `bytes`, `offsets`, `labels`.
+
+    Raises FileNotFoundError where nothing is there, and ValueError for damaged files and for images
+    and labels that are none of CIFAR-10.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no CIFAR-10 data at {str(path)!r}: check the path.")
-    if path.suffix == ".npz":
-        images, labels = _read_npz(path)
-    elif path.is_file():
-        images, labels = _read_archive(_members(path, train), path)
-    elif list(path.glob("*_batch*")):
-        batches = sorted(path.glob("data_batch_*") if train else path.glob("test_batch"))
-        images, labels = _read_archive([batch.read_bytes() for batch in batches], path)
+    if not path.is_dir():
+        with reading(path, WHAT):
+            images, labels = (
+                _read_npz(path) if path.suffix == ".npz" else read_archive(path, train=train)
+            )
+    elif batch_files(path):
+        images, labels = read_folder(path, train=train, what=WHAT)
     else:
-        images, labels = _read_folders(path)
-    if len(images) == 0 or images.shape[1:] != (32, 32, 3) or len(images) != len(labels):
-        raise ValueError(
-            f"{str(path)!r} holds images of shape {images.shape} and {len(labels)} labels: "
-            "CIFAR-10 needs images (N, 32, 32, 3) and N labels."
-        )
+        images, labels = _read_classes(path)
+    _check(images, labels, path)
     return images, labels.astype(np.int32)
 
 
+def _check(images: np.ndarray, labels: np.ndarray, path: Path) -> None:
+    shaped = images.shape[1:] == IMAGE and labels.shape == images.shape[:1]
+    if len(images) == 0 or not shaped or images.dtype != np.uint8 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{str(path)!r} holds images {images.dtype}{list(images.shape)} and labels "
+            f"{labels.dtype}{list(labels.shape)}: CIFAR-10 needs uint8 images (N, 32, 32, 3) and N "
+            "integers."
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(CLASSES)))
+    if wrong.size:
+        raise ValueError(
+            f"The label of image {wrong[0]} in {str(path)!r} is {labels[wrong[0]]}: CIFAR-10's are "
+            f"0 to {len(CLASSES) - 1}."
+        )
+
+
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path) as arrays:
-        missing = {"labels"} - set(arrays)
-        if "images" not in arrays and not {"bytes", "offsets"} <= set(arrays):
-            missing |= {"images"}
-        if missing:
-            raise ValueError(f"{str(path)!r} lacks the arrays {sorted(missing)}.")
+    with open_npz(path) as arrays:
+        form = ("images",) if "images" in arrays else ("bytes", "offsets")
+        for name in (*form, "labels"):
+            if name not in arrays:
+                raise Unreadable(f"it lacks the array {'images' if name in form else name}")
+        _bounded(arrays["labels"], (), 1)
         if "images" in arrays:
-            return arrays["images"], arrays["labels"]
-        data, offsets = arrays["bytes"], arrays["offsets"]
-        pieces = [data[a:b].tobytes() for a, b in pairwise(offsets)]
-        return np.stack([_decode(io.BytesIO(piece)) for piece in pieces]), arrays["labels"]
+            _bounded(arrays["images"], IMAGE, 1)
+            return arrays["images"].read(), arrays["labels"].read()
+        _bounded(arrays["bytes"], (), ENCODED)
+        _bounded(arrays["offsets"], (), 1)
+        pieces = _pieces(arrays["bytes"].read(), arrays["offsets"].read())
+        return np.stack([_decode(io.BytesIO(piece)) for piece in pieces]), arrays["labels"].read()
 
 
-def _decode(source) -> np.ndarray:
-    with Image.open(source) as image:
+def _bounded(array: Array, shape: tuple[int, ...], each: int) -> None:
+    """Raises Unreadable, before it is unpacked, for an array that is not (N, *shape), or longer
+    than it would be with so many numbers for each image."""
+    if array.shape[1:] != shape or array.shape == () or array.dtype.kind not in "iu":
+        raise Unreadable(f"an array in it is {array.dtype}{list(array.shape)}")
+    if array.shape[0] > each * MOST:
+        raise Unreadable(f"it holds more than {MOST:,} images")
+
+
+def _pieces(data: np.ndarray, offsets: np.ndarray) -> list[bytes]:
+    ends = [0, *offsets.tolist(), len(data)]
+    if data.dtype != np.uint8 or any(a > b for a, b in pairwise(ends)) or len(offsets) < 2:
+        raise Unreadable("its offsets are no places in its bytes, in order")
+    return [data[a:b].tobytes() for a, b in pairwise(ends[1:-1])]
+
+
+def _decode(source: Any) -> np.ndarray:
+    with Image.open(source, formats=FORMATS) as image:
+        if image.size != IMAGE[:2] or image.mode not in MODES:
+            raise Unreadable(f"it has {image.size} pixels of mode {image.mode}, not (32, 32)")
         return np.asarray(image.convert("RGB"))
 
 
-def _members(path: Path, train: bool) -> list[bytes]:
-    wanted = "data_batch_" if train else "test_batch"
-    with tarfile.open(path) as archive:
-        members = sorted((m for m in archive if wanted in m.name), key=lambda m: m.name)
-        streams = [archive.extractfile(member) for member in members]
-        return [stream.read() for stream in streams if stream is not None]
-
-
-def _read_archive(batches: list[bytes], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not batches:
-        raise ValueError(f"{str(path)!r} holds no CIFAR-10 batch file: check the archive.")
-    read = [_ArraysOnly(io.BytesIO(batch), encoding="bytes").load() for batch in batches]
-    images = np.concatenate([batch[b"data"] for batch in read])
-    labels = np.concatenate([batch[b"labels"] for batch in read])
-    return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
-
-
-def _read_folders(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_classes(path: Path) -> tuple[np.ndarray, np.ndarray]:
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
     if len(folders) != len(CLASSES):
         raise ValueError(
             f"{str(path)!r} has {len(folders)} sub-folders: CIFAR-10 needs one per class "
             f"({', '.join(CLASSES)})."
         )
-    files = [(file, label) for label, folder in enumerate(folders) for file in folder.iterdir()]
-    images = [_decode(file) for file, _ in files]
-    return np.stack(images), np.array([label for _, label in files])
+    images, labels = [], []
+    for label, folder in enumerate(folders):
+        for file in sorted(f for f in folder.iterdir() if not f.name.startswith(".")):
+            with reading(file, "picture"):
+                images.append(_decode(file))
+            labels.append(label)
+    return np.stack(images) if images else np.empty((0, *IMAGE), np.uint8), np.array(labels, int)

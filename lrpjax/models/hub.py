@@ -7,6 +7,8 @@ from hashlib import file_digest
 from os import PathLike
 from pathlib import Path
 
+from .._base.reading import reading
+
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 FILE_NAME = "model.safetensors"
 
@@ -16,19 +18,22 @@ def local_file(weights: str | PathLike) -> Path:
 
     Its sha256 is checked where its name holds it: that of a fetched file in the cache, and the
     first eight digits in "resnet50-0676ba61.pth".
-    Raises FileNotFoundError for a missing file, OSError where it cannot be fetched, ValueError
-    for another digest, ImportError where huggingface-hub is missing.
+    Raises FileNotFoundError for a missing file, OSError where it cannot be fetched or read,
+    ValueError for another digest and for what is no file, ImportError where huggingface-hub is
+    missing.
     """
     path = Path(weights)
     if isinstance(weights, str) and not path.exists() and _is_repository(weights):
         path = _fetch(weights)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"There is no weight file {str(weights)!r}: check the path, or name a repository of "
             'Hugging Face ("timm/resnet50.tv_in1k").'
         )
-    promised = _promised_digest(path)
-    if promised and not (found := _sha256(path)).startswith(promised):
+    with reading(path, "weight file"):
+        promised = _promised_digest(path)
+        found = _sha256(path) if promised else ""
+    if not found.startswith(promised):
         raise ValueError(
             f"The weight file {str(path.resolve())!r} is damaged: its sha256 should begin with "
             f"{promised[:8]} and begins with {found[:8]}, so delete it and fetch it again."

@@ -7,46 +7,46 @@ archive, or behind the pickle in files from before torch 1.6.
 from __future__ import annotations
 
 import io
-import pickle
-import pickletools
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
+from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.tensors import Tensor, Unreadable
+from .._base.npy import sound
+from .._base.reading import Unreadable
+from .._base.tensors import Tensor
+from .._base.zips import Archive
+from .pickled import Name, Ordered, Table, unpickled
 
 STORAGES = {
-    "BFloat16Storage": jnp.bfloat16,
-    "BoolStorage": np.bool_,
-    "ByteStorage": np.uint8,
-    "CharStorage": np.int8,
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "IntStorage": np.int32,
-    "LongStorage": np.int64,
-    "ShortStorage": np.int16,
+    "torch.BFloat16Storage": jnp.bfloat16,
+    "torch.BoolStorage": np.bool_,
+    "torch.ByteStorage": np.uint8,
+    "torch.CharStorage": np.int8,
+    "torch.DoubleStorage": np.float64,
+    "torch.FloatStorage": np.float32,
+    "torch.HalfStorage": np.float16,
+    "torch.IntStorage": np.int32,
+    "torch.LongStorage": np.int64,
+    "torch.ShortStorage": np.int16,
 }
-DTYPES = set(
+DTYPES = (
     "bfloat16 bool double float float16 float32 float64 half int int16 int32 int64 int8 long "
-    "short uint8".split()
-)
-# What a pickle of tensors by name is made of; none of it calls more than `find_class` allows.
-OPCODES = set(
-    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
-    "SHORT_BINUNICODE SHORT_BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND "
-    "APPENDS EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID BINPUT "
-    "LONG_BINPUT MEMOIZE BINGET LONG_BINGET".split()
+    "short uint8"
 )
 MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file from before torch 1.6
 VERSION = 1001
+KNOWN = {b"%d" % version for version in range(1, 11)}  # of the archives since
+PICKLE = 64 * 2**20  # bytes at most of what tells of the tensors
+# A tensor may be every eighth number of its storage; beyond that, and these bytes, reading it takes
+# memory that no model asked for.
+APART, ALLOWED = 8, 16 * 2**20
 
 
 class _Storage(NamedTuple):
@@ -59,6 +59,9 @@ class _Storage(NamedTuple):
         return self.size * self.dtype.itemsize
 
 
+Data = Callable[[_Storage, int, int], bytes]  # reads the bytes from one place to another
+
+
 class _View(NamedTuple):
     """A tensor: numbers of a storage from `offset` on, `strides` apart along each axis."""
 
@@ -67,83 +70,79 @@ class _View(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def of(self, data: bytes) -> np.ndarray:
-        numbers = np.frombuffer(data, self.storage.dtype)[self.offset :]
-        steps = [stride * numbers.itemsize for stride in self.strides]
-        return np.lib.stride_tricks.as_strided(numbers, self.shape, steps, writeable=False)
+    @property
+    def reach(self) -> int:
+        """How many numbers of the storage lie from its first to its last, both included."""
+        if 0 in self.shape:
+            return 0
+        steps = zip(self.shape, self.strides, strict=True)
+        return 1 + sum((size - 1) * stride for size, stride in steps)
+
+    def read(self, data: Data) -> np.ndarray:
+        dtype, width = self.storage.dtype, self.storage.dtype.itemsize
+        found = data(self.storage, self.offset * width, (self.offset + self.reach) * width)
+        if len(found) != self.reach * width:
+            raise Unreadable("its end is missing")
+        numbers = sound(np.frombuffer(found, dtype))
+        # numpy checks by itself that the view stays within these numbers
+        return np.ndarray(self.shape, dtype, numbers, 0, [width * step for step in self.strides])
 
 
-class _Name(NamedTuple):
-    """Stands for something of torch in a pickle, which can neither call it nor change it."""
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, more: Any = None
+) -> _View:
+    """Stands for torch._utils._rebuild_tensor_v2."""
+    if type(gradient) is not bool:
+        raise Unreadable("a tensor in it does not say whether it has a gradient")
+    if not isinstance(storage, _Storage) or type(shape) is not tuple or type(strides) is not tuple:
+        raise Unreadable("a tensor in it has no storage, or no sizes")
+    if len(shape) != len(strides) or len(shape) > 32:
+        raise Unreadable("a tensor in it has no stride for each axis, or more than 32")
+    if not all(type(number) is int and number >= 0 for number in (offset, *shape, *strides)):
+        raise Unreadable("a tensor in it has a shape that is no list of sizes")
+    view = _View(storage, offset, shape, strides)
+    if offset + view.reach > storage.size:
+        raise Unreadable("a tensor in it reaches beyond its storage")
+    if prod(shape) > storage.size:
+        raise Unreadable("a tensor in it has more numbers than its storage")
+    if (view.reach - APART * prod(shape)) * storage.dtype.itemsize > ALLOWED:
+        raise Unreadable("a tensor in it has numbers that lie too far apart")
+    return view
 
-    name: str
 
-
-class _RebuildTensor(NamedTuple):
-    """Stands for torch._utils._rebuild_tensor_v2. A tuple, so that a pickle cannot change it."""
-
-    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _View:
-        whole = (offset, *shape, *strides)
-        if not isinstance(storage, _Storage) or len(shape) != len(strides):
-            raise Unreadable("a tensor in it has no storage, or no stride for each axis")
-        if not all(isinstance(number, int) and number >= 0 for number in whole):
-            raise Unreadable("a tensor in it has a shape that is no list of sizes")
-        steps = zip(shape, strides, strict=True)
-        last = offset + sum((size - 1) * stride for size, stride in steps)
-        if 0 not in shape and last >= storage.size:
-            raise Unreadable("a tensor in it reaches beyond its storage")
-        return _View(storage, offset, tuple(shape), tuple(strides))
-
-
-class _RebuildParameter(NamedTuple):
+def _parameter(tensor: Any, gradient: Any, hooks: Any) -> Any:
     """Stands for torch._utils._rebuild_parameter."""
-
-    def __call__(self, tensor: _View, *_: Any) -> _View:
-        return tensor
+    return tensor
 
 
-class _TensorsOnly(pickle.Unpickler):
-    """Reads dictionaries of tensors and plain values; whatever else is asked for is refused."""
+TABLE: Table = {
+    "collections.OrderedDict": Ordered,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    **dict.fromkeys(STORAGES),
+    **dict.fromkeys(f"torch.{name}" for name in DTYPES.split()),
+}
 
-    def __init__(self, stream: IO[bytes]):
-        super().__init__(stream, encoding="utf-8")  # names that Python 2 has written
-        self.storages: dict[str, _Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _RebuildTensor()
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _RebuildParameter()
-        if module == "torch" and (name in STORAGES or name in DTYPES):
-            return _Name(name)
-        raise Unreadable(f"it asks for {module}.{name}, and only a state dict of tensors is read")
+def _load(stream: io.BytesIO) -> tuple[Any, dict[str, _Storage]]:
+    """What the next pickle of a stream holds, and the storages that its tensors refer to."""
+    storages: dict[str, _Storage] = {}
 
-    def persistent_load(self, reference: Any) -> _Storage:
+    def refer(reference: Any) -> _Storage:
         match reference:
-            case ("storage", _Name(name), str(key), _, int(size), *views) if name in STORAGES:
+            case ("storage", Name(name), str(key), _, int(size), *views) if name in STORAGES:
                 found = _Storage(key, np.dtype(STORAGES[name]), size)
             case _:
                 raise Unreadable("a tensor in it has a storage of an unknown kind")
         if views not in ([], [None]):  # views of storages, which torch 0.4 stopped to write
             raise Unreadable(f"the storage {key} is a part of another")
-        if size < 0 or self.storages.setdefault(key, found) != found:
+        if size < 0 or storages.setdefault(key, found) != found:
             raise Unreadable(f"the storage {key} is described in two ways")
         return found
 
-
-def _load(stream: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
-    """What the next pickle of a stream holds, and the storages that its tensors refer to."""
-    start = stream.tell()
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name not in OPCODES:
-            raise Unreadable(f"its pickle uses {opcode.name} {argument or ''}".rstrip())
-        if "BINPUT" in opcode.name and (argument or 0) > stream.tell():
-            raise Unreadable("its pickle reserves memory for more than it holds")
-    stream.seek(start)
-    reader = _TensorsOnly(stream)
-    return reader.load(), reader.storages
+    text = lambda said: said.decode("utf-8")  # names that Python 2 has written
+    found = unpickled(stream, TABLE, only="a state dict of tensors", text=text, refer=refer)
+    return found, storages
 
 
 @contextmanager
@@ -151,61 +150,63 @@ def open_torch(path: Path) -> Iterator[dict[str, Tensor]]:
     """The tensors of a state dict, also inside {"state_dict": ...} or {"model": ...}, without the
     prefix "module." of parallel training.
 
-    Raises Unreadable for a damaged file, and for one that holds more than tensors by name.
+    Raises Unreadable for a file that holds more than tensors by name, and for a damaged one this or
+    what zipfile raises: it belongs into `reading`.
     """
     with path.open("rb") as stream:
         in_zip = stream.read(4) == b"PK\x03\x04"
         stream.seek(0)
-        try:
-            found, data = _open_zip(stream) if in_zip else _open_legacy(stream)
-        except Unreadable:
-            raise
-        except Exception as error:  # what a damaged pickle raises depends on its bytes
-            raise Unreadable(f"{type(error).__name__}: {error}") from error
-        kept = lru_cache(1)(data)  # neighbouring tensors may share a storage
+        found, data = _open_zip(stream) if in_zip else _open_legacy(stream)
         yield {
-            name: Tensor(view.shape, partial(_read, view, kept))
+            name: Tensor(view.shape, partial(view.read, data))
             for name, view in _state_dict(found).items()
         }
 
 
-def _read(view: _View, data: Callable[[_Storage], bytes]) -> np.ndarray:
-    try:
-        return view.of(data(view.storage))
-    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
-        raise Unreadable(str(error)) from error
-
-
-def _open_zip(stream: IO[bytes]) -> tuple[Any, Callable[[_Storage], bytes]]:
+def _open_zip(stream: BinaryIO) -> tuple[Any, Data]:
     """What the pickle holds, and the function that reads a storage."""
-    archive = zipfile.ZipFile(stream)
-    entries = {info.filename: info for info in archive.infolist()}
-    pickled = next((name for name in entries if name.endswith("/data.pkl")), None)
-    if pickled is None:
-        raise Unreadable("it holds no data.pkl")
-    root = pickled.removesuffix("data.pkl")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
+    archive = Archive(stream)
+    pickled = [name for name in archive.entries if name.endswith("/data.pkl")]
+    if len(pickled) != 1:
+        raise Unreadable(f"it holds {len(pickled) or 'no'} data.pkl")
+    root = pickled[0].removesuffix("data.pkl")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.entries.values()):
         raise Unreadable("torch does not compress, and this file is compressed")
-    if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+    if archive.entries[pickled[0]].file_size > PICKLE:
+        raise Unreadable("its data.pkl is too long")
+    if f"{root}version" in archive.entries and archive.read(f"{root}version").strip() not in KNOWN:
+        raise Unreadable("it is of a version of the format that is not known")
+    if f"{root}byteorder" in archive.entries and archive.read(f"{root}byteorder") != b"little":
         raise Unreadable("its numbers are big-endian")
-    found, storages = _load(io.BytesIO(archive.read(pickled)))
+    found, storages = _load(io.BytesIO(archive.read(pickled[0])))
     for storage in storages.values():
-        entry = entries.get(f"{root}data/{storage.key}")
+        entry = archive.entries.get(f"{root}data/{storage.key}")
         if entry is None or entry.file_size != storage.bytes:
             raise Unreadable(
                 f"the storage {storage.key} is missing or not of the size it should be"
             )
-    return found, lambda storage: archive.read(f"{root}data/{storage.key}")
+
+    def data(storage: _Storage, start: int, stop: int) -> bytes:
+        return archive.part(f"{root}data/{storage.key}", start, stop)
+
+    return found, data
 
 
-def _open_legacy(stream: IO[bytes]) -> tuple[Any, Callable[[_Storage], bytes]]:
+def _open_legacy(stream: BinaryIO) -> tuple[Any, Data]:
     """As `_open_zip`. The file is five pickles, then each storage behind its size (8 bytes)."""
-    if _load(stream)[0] != MAGIC or _load(stream)[0] != VERSION:
+    front = io.BytesIO(stream.read(PICKLE))
+    if _load(front)[0] != MAGIC or _load(front)[0] != VERSION:
         raise Unreadable("it does not begin as torch's files do")
-    if not _load(stream)[0]["little_endian"]:
+    machine = _load(front)[0]
+    if type(machine) is not dict or machine.get("little_endian") is not True:
         raise Unreadable("its numbers are big-endian")
-    found, storages = _load(stream)
-    keys, _ = _load(stream)
+    found, storages = _load(front)
+    keys, _ = _load(front)
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise Unreadable("it does not name the storages behind it")
+    if sorted(storages) != sorted(keys):
+        raise Unreadable("it does not hold the storages of its tensors, each once")
+    stream.seek(front.tell())
     starts = {}
     for key in keys:
         size = int.from_bytes(stream.read(8), "little")
@@ -213,25 +214,24 @@ def _open_legacy(stream: IO[bytes]) -> tuple[Any, Callable[[_Storage], bytes]]:
             raise Unreadable(f"the storage {key} is not of the size it should be")
         starts[key] = stream.tell()
         stream.seek(storages[key].bytes, io.SEEK_CUR)
-    if starts.keys() != storages.keys() or stream.tell() > stream.seek(0, io.SEEK_END):
+    if stream.tell() > stream.seek(0, io.SEEK_END):
         raise Unreadable("its end is missing")
 
-    def data(storage: _Storage) -> bytes:
-        stream.seek(starts[storage.key])
-        return stream.read(storage.bytes)
+    def data(storage: _Storage, start: int, stop: int) -> bytes:
+        stream.seek(starts[storage.key] + start)
+        return stream.read(stop - start)
 
     return found, data
 
 
 def _state_dict(found: Any) -> dict[str, _View]:
     for wrapper in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(dict.get(found, wrapper), dict):
-            found = dict.get(found, wrapper)
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
     if not isinstance(found, dict):
         raise Unreadable(f"it holds a {type(found).__name__}, not tensors by name")
-    items = list(dict.items(found))  # a pickle may have put other methods on its dictionary
-    for name, value in items:
+    for name, value in found.items():
         if not (isinstance(name, str) and isinstance(value, _View)):
             raise Unreadable(f"it holds no tensor under {name!r}")
-    parallel = all(name.startswith("module.") for name, _ in items)
-    return {name.removeprefix("module.") if parallel else name: view for name, view in items}
+    prefix = "module." if all(name.startswith("module.") for name in found) else ""
+    return {name.removeprefix(prefix): view for name, view in found.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
@@ -14,6 +13,8 @@ import numpy as np
 
 from .._base import checks
 from .._base.files import writing
+from .._base.npy import open_npz
+from .._base.reading import reading
 from .._base.work import chunks
 from ..graph import Graph
 from ..graph.places import values_at
@@ -40,14 +41,12 @@ class Statistics:
 
     @classmethod
     def load(cls, path: str | PathLike) -> Statistics:
-        """Reads what `save` wrote. ValueError if the file is something else."""
-        try:
-            with np.load(path) as file:
-                mean, std = jnp.asarray(file["mean"]), jnp.asarray(file["std"])
-                return cls(str(file["layer"]), mean, std, int(file["count"]))
-        except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            reason = f"{str(path)!r} is not a file of a layer's statistics"
-            raise ValueError(f"{reason}: {error!r}.") from error
+        """Reads what `save` wrote. FileNotFoundError for a missing file, ValueError for one that is
+        damaged or something else."""
+        with reading(path, "file of a layer's statistics") as file, open_npz(file) as arrays:
+            mean, std = (jnp.asarray(arrays[name].read()) for name in ("mean", "std"))
+            layer, count = (arrays[name].read().item() for name in ("layer", "count"))
+            return cls(str(layer), mean, std, int(count))
 
 
 def statistics(model: Model, images: Any, layer: str, *, chunk: int = 32) -> Statistics:
@@ -60,7 +59,7 @@ def statistics(model: Model, images: Any, layer: str, *, chunk: int = 32) -> Sta
     """
     if not hasattr(images, "shape") or len(images) < 2:
         raise ValueError("A standard deviation needs one array (N, ...) of at least 2 images.")
-    checks.check_least(1, chunk=chunk)
+    checks.check_count(1, chunk=chunk)
     chunk = min(chunk, len(images))
     reading = source_of(model, images).at(images[:chunk], fold=True)
     value = layer_value(reading.graph, layer)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
+from .._base.reading import Unreadable
 from .._base.results import Results
 
 
@@ -21,6 +22,15 @@ class Pictured(Results):
 
     maps: dict[str, np.ndarray]
     pictures: np.ndarray | None
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        found = super().from_content(content)
+        maps = found.maps.values() if isinstance(found.maps, dict) else [None]
+        shown = () if found.pictures is None else (found.pictures,)
+        if not all(isinstance(array, np.ndarray) for array in (*maps, *shown)):
+            raise Unreadable("its maps are no arrays by method, or its pictures none")
+        return found
 
     def only(self, methods: Collection[str]) -> Self:
         """The maps and rows of these methods alone, in this order."""

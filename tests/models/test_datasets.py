@@ -73,7 +73,7 @@ def test_an_archive_that_runs_code_is_refused(tmp_path):
             return (print, ("run",))
 
     archive(tmp_path / "bad.tar.gz", {"data_batch_1": pickle.dumps(Harmful())})
-    with pytest.raises(pickle.UnpicklingError, match="print"):
+    with pytest.raises(ValueError, match=r"bad\.tar\.gz.*asks for builtins\.print, and only a"):
         read_cifar10(tmp_path / "bad.tar.gz", train=True)
 
 
@@ -84,7 +84,7 @@ def test_bad_data_sets(tmp_path):
     with pytest.raises(ValueError, match="images"):
         read_cifar10(tmp_path / "a.npz", train=True)
     np.savez(tmp_path / "b.npz", images=PIXELS[:, :16], labels=LABELS)
-    with pytest.raises(ValueError, match=r"\(4, 16, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"uint8\[4, 16, 32, 3\]"):
         read_cifar10(tmp_path / "b.npz", train=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="one per class"):

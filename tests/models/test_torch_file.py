@@ -23,7 +23,7 @@ def read(path):
 
 def refused(words, path):
     """Wants a ValueError in one sentence with these words."""
-    words = f"weight file .* is damaged or not what its suffix says .*{words}.* again"
+    words = f"weight file .* is damaged or of another kind .*{words}.* again"
     with pytest.raises(ValueError, match=words) as caught:
         read(path)
     message = str(caught.value)
@@ -133,14 +133,34 @@ CALLS = {
     "a whole model": (named("torchvision.models.vgg.VGG"), r"torchvision\.models\.vgg\.VGG"),
     "below a tensor": (dict_of(w=tensor(held=call("os.system", TOUCH))), r"os\.system"),
     "another opcode": (b"(" + TOUCH + b"ios\nsystem\n", "uses INST os system"),
-    "a dtype": (call("torch.float32", plain(1)), "TypeError.*not callable"),
+    "a dtype": (
+        call("torch.float32", plain(1)),
+        r"calls torch\.float32, which is nothing to be called",
+    ),
 }
 REBUILD = named("torch._utils._rebuild_tensor_v2")
 ATTACKS = {
-    "new attributes": (REBUILD + plain({"__call__": 1}) + b"b", "AttributeError"),
-    "new slots": (REBUILD + plain((None, {"__call__": 1})) + b"b", "AttributeError"),
-    "much memory": (b"}r\xff\xff\xff\xff", "reserves memory"),
+    "new attributes": (REBUILD + plain({"__call__": 1}) + b"b", "changes a Name"),
+    "new slots": (REBUILD + plain((None, {"__call__": 1})) + b"b", "changes a Name"),
+    "a plain thing": (b"}" + plain({"get": 1}) + b"b", "changes a dict"),
+    "attributes without names": (
+        call("collections.OrderedDict") + plain(3) + b"b",
+        "without names",
+    ),
     "long text": (b"X\xff\xff\xff\x7fabc", "ValueError.*expected"),
+    "a key of tuples": (b"}" + b")" + 60 * b"q\x00h\x00\x86" + b"Ns", "has a tuple for a key"),
+    "a large number": (b"}" + plain(2**40) + b"Ns", "has a int for a key"),
+    "depth": (dict_of(w=b")" + 40 * b"\x85"), "nested on more than 32 levels"),
+    "length": (b"N" * (10**6 + 1), "more than 1,000,000 instructions"),
+    "nothing to take": (b"s", "takes more than it made"),
+    "nothing marked": (b"}u", "takes more than it made"),
+    "nothing kept": (b"h\x07", "takes what it never kept"),
+    "two things": (b"}}", "leaves more than one thing"),
+    "half a pair": (b"}(" + plain("w") + b"u", "a key without a value"),
+    "a text that is filled": (plain("w") + b"Na", "fills a str"),
+    "no pairs": (call("collections.OrderedDict", plain(["abc"])), "not made of pairs"),
+    "a call of a text": (plain("os.system") + b")R", "calls a str, which is nothing"),
+    "a name of numbers": (plain(1) + plain(2) + b"\x93", "something without a name"),
 }
 TENSORS_OF_NOTHING = {
     "beyond the storage": (dict_of(w=tensor(offset=1)), "reaches beyond its storage"),
@@ -148,6 +168,12 @@ TENSORS_OF_NOTHING = {
     "backwards": (dict_of(w=tensor(strides=(-3, 1), offset=3)), "no list of sizes"),
     "a fraction": (dict_of(w=tensor(size=(2, 1.5))), "no list of sizes"),
     "strides missing": (dict_of(w=tensor(strides=(3,))), "no stride for each axis"),
+    "more axes": (dict_of(w=tensor(size=(1,) * 40, strides=(1,) * 40)), "or more than 32"),
+    "one number many times": (dict_of(w=tensor(size=(9, 9), strides=(0, 0))), "more numbers than"),
+    "far apart": (
+        dict_of(w=tensor(size=(2,), strides=(10**8,), held=storage(size=10**9))),
+        "lie too far apart",
+    ),
     "no storage": (dict_of(w=tensor(held=plain("123456"))), "has no storage"),
     "another kind": (dict_of(w=tensor(held=storage(kind="module"))), "unknown kind"),
     "a part": (dict_of(w=tensor(held=storage(more=[("1", 0, 3)]))), "part of another"),
@@ -190,6 +216,35 @@ def test_archives_that_are_refused(options, words, tmp_path):
     refused(words, in_zip(tmp_path / "net.pth", whole(dict_of(w=tensor())), **options))
 
 
+def lying(path, held, **sizes):
+    """A file whose directory says other sizes of the storage than there are."""
+    data = bytearray(in_zip(path, whole(dict_of(w=held))).read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    for at, size in ((20, sizes["packed"]), (24, sizes["size"])):
+        data[entry + at : entry + at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+def test_a_directory_that_promises_more_numbers_gives_none_of_the_memory_beside(tmp_path):
+    """A storage of 6 numbers, of which the directory and the pickle say it has a million."""
+    million = tensor(size=(10**6,), strides=(1,), held=storage(size=10**6))
+    for sizes in ({"packed": 24, "size": 4 * 10**6}, {"packed": 4 * 10**6, "size": 4 * 10**6}):
+        path = lying(tmp_path / "net.pth", million, **sizes)
+        refused("not of the size|end is missing", path)
+    refused("0 is missing or not of the size", in_zip(path, whole(dict_of(w=million))))
+
+
+def test_an_expanded_tensor_reads_its_own_numbers_alone(tmp_path):
+    """The numbers of the storage beside it are not held: here of one in a thousand."""
+    numbers = np.arange(6000, dtype="float32")
+    view = tensor(size=(1, 6), strides=(0, 1), offset=600, held=storage(size=6000))
+    path = in_zip(tmp_path / "net.pth", whole(dict_of(w=view)), data=numbers.tobytes())
+    found = read(path)["w"]
+    np.testing.assert_array_equal(found, numbers[None, 600:606])
+    assert found.base.nbytes == 24
+
+
 NUMBERS = (6).to_bytes(8, "little") + bytes(24)
 BEHIND = whole(plain(["0"])) + NUMBERS
 LEGACY = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
@@ -200,9 +255,16 @@ OLD = {  # the three pickles in front, the fourth, and what is behind it
     "another version": ([LEGACY[0], 1002, LEGACY[2]], dict_of(), BEHIND, "does not begin as"),
     "big-endian": ([*LEGACY[:2], {"little_endian": False}], dict_of(), BEHIND, "big-endian"),
     "cut": (LEGACY, dict_of(w=tensor()), BEHIND[:-1], "end is missing"),
-    "no numbers": (LEGACY, dict_of(w=tensor()), whole(plain([])), "end is missing"),
+    "no numbers": (LEGACY, dict_of(w=tensor()), whole(plain([])), "storages of its tensors"),
     "fewer numbers": (LEGACY, dict_of(w=tensor(held=storage(size=9))), BEHIND, "not of the size"),
-    "no sizes": (LEGACY, dict_of(w=tensor()), whole(plain(3)), "TypeError"),
+    "no sizes": (LEGACY, dict_of(w=tensor()), whole(plain(3)), "does not name the storages"),
+    "a storage twice": (LEGACY, dict_of(w=tensor()), whole(plain(["0", "0"])), "each once"),
+    "names that double": (
+        LEGACY,
+        dict_of(w=tensor()),
+        whole(b"](" + b")" + 25 * b"q\x00h\x00\x86" + b"e"),
+        "does not name the storages",
+    ),
 }
 
 

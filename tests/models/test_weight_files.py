@@ -1,6 +1,7 @@
 """Weight files: formats, names and layouts, what does not fit, and where files come from."""
 
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def drawn(model):
 
 DAMAGED = {
     "safetensors": b"no tensors",
+    "bin": b"\x80\x02no pickle",
     "pth": b"PK\x03\x04 and no more",
     "h5": b"\x89HDF\r\n\x1a\n and no more",
     "keras": b"no archive",
@@ -74,7 +76,7 @@ DAMAGED = {
 def test_damaged_files_are_refused(suffix, content, tmp_path):
     path = tmp_path / f"net.{suffix}"
     path.write_bytes(content)
-    refused("damaged or not what its suffix says", lrp.models.resnet18, path)
+    refused("damaged or of another kind", lrp.models.resnet18, path)
 
 
 def test_a_file_of_hdf5_without_layers_is_refused(tmp_path):
@@ -93,6 +95,15 @@ def test_a_missing_package_is_named(module, weights, extra, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf'pip install "lrpjax\[{extra}\]"'):
         lrp.models.resnet18(weights)
+
+
+TEXTS = {"lines": "a\nb", "a terminal's": "\x1b[31m", "length": "x" * 400, "sentences": "One. Two"}
+
+
+@pytest.mark.parametrize("name", TEXTS.values(), ids=TEXTS)
+def test_a_name_that_is_a_text_is_not_shown(name, tmp_path):
+    save_file({name: np.ones(3)}, tmp_path / "net.safetensors")
+    refused("name of a tensor in it is no name", lrp.models.resnet18, tmp_path / "net.safetensors")
 
 
 # --- names and layouts ---------------------------------------------------------------------------
@@ -226,6 +237,10 @@ MISFITS = {  # what is changed in a file of ResNet-18, and the complaint
         {"layer1.0.conv1.weight": NAN[:, :1]},
         r"layer1\.0\.conv1\.weight has shape \(2, 1, 3, 3\), the model needs \(2, 2, 3, 3\)",
     ),
+    "complex": (
+        {"layer1.0.conv1.weight": NAN * 1j},
+        r"layer1\.0\.conv1\.weight is of complex numbers",
+    ),
     "NaN": ({"layer1.0.conv1.weight": NAN}, r"layer1\.0\.conv1\.weight holds NaN or infinity"),
     "all at once": (
         {"conv1.weight": None, "x.bias": np.ones(2), "layer1.0.conv1.weight": NAN},
@@ -315,6 +330,13 @@ def test_a_missing_connection_is_told_with_its_cause(hub):
     hub.hf_hub_download = offline
     with pytest.raises(OSError, match=r"timm/x.*\(OSError: Cannot connect\): check the name"):
         lrp.models.resnet18("timm/x")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    for name in ("resnet18-0123abcd.pth", "net.safetensors", "net.h5"):
+        os.mkfifo(tmp_path / name)
+        refused(f"{name}.*it is a pipe, no file", lrp.models.resnet18, tmp_path / name)
+    refused("it is a folder, no file", lrp.models.resnet18, tmp_path)
 
 
 DEFAULTS = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
