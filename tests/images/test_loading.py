@@ -258,7 +258,7 @@ def test_arrays_in_a_folder_are_one_example_each(tmp_path):
 
 
 ARRAYS = {
-    "objects": ({"images": np.array([{}])}, "allow_pickle"),
+    "objects": ({"images": np.array([{}])}, "no array of numbers"),
     "several": ({"a": PIXELS, "b": PIXELS}, "`images`, or a single one, and has a, b"),
     "none": ({}, "has none"),
     "text": ({"images": np.array([["a"]])}, "floats or integers are needed"),
