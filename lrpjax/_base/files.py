@@ -57,14 +57,19 @@ def writing(path: str | PathLike) -> Iterator[BinaryIO]:
         ) from error
 
 
-def remove_partial(folder: Path) -> None:
-    """Removes what `writing` left in a folder when its process was killed."""
-    for file in folder.iterdir():
-        if not _PARTIAL.fullmatch(file.name):
-            continue
-        with suppress(OSError), file.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one that is being written stays
-            file.unlink(missing_ok=True)
+def remove_partial(folder: str | PathLike) -> None:
+    """Removes what `writing` left in a folder when its process was killed; what is being written
+    has a lock, and stays."""
+    with suppress(OSError):  # the folder need not be there
+        for file in Path(folder).iterdir():
+            if _PARTIAL.fullmatch(file.name):
+                _remove_unlocked(file)
+
+
+def _remove_unlocked(file: Path) -> None:
+    with suppress(OSError), file.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
 
 
 def _is_device(path: str | PathLike) -> bool:

@@ -37,7 +37,6 @@ from .compat import CUSTOM, ClosedJaxpr, Jaxpr, Literal, Primitive, is_of_jax_it
 
 LENGTH = 16  # of the digits that are kept
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
-_DEEP = 200  # nodes below one another; each takes a few calls of Python
 # What Python itself writes into a class: where it stands, or what its other attributes say.
 _OF_CLASSES = {
     "__module__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__",
@@ -87,13 +86,13 @@ class _Reader:
             return self.known[id(value)][1]
         if id(value) in self.around:  # a function that calls itself, a list in itself
             return _joined(f"around {len(self.around) - self.around[id(value)]}")
-        if len(self.around) > _DEEP:
-            raise Unstable(f"{_shown(value)} is nested too deeply to be told from another")
         self.around[id(value)] = len(self.around)
         try:
             found = self._read(value)
         except RecursionError as error:
-            raise Unstable(f"{_shown(value)} is nested too deeply to be told apart") from error
+            raise Unstable(
+                f"a {type(value).__name__} is nested too deeply to be told from another"
+            ) from error
         finally:
             del self.around[id(value)]
         self.known[id(value)] = (value, found)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 import rich
 import typer
 
-from .._base.files import write_whole
+from .._base.files import remove_partial, write_whole
 
 console = rich.get_console()
 INTERRUPTED = 130  # the exit status after Ctrl-C
@@ -158,4 +158,5 @@ def write_text(path: Path | None, text: str) -> None:
     if path == STDOUT:
         print(text, file=_stdout.get(), flush=True)
     elif path is not None:
+        remove_partial(path.parent)  # of a command that was killed here
         write_whole(path, text)
