@@ -54,7 +54,8 @@ def vjp(
     or weights that are not finite, a model in training mode or one whose examples depend on one
     another (where no table says it: as is seen at x, and not under jit), or with `check` one that
     is not what it was read as; the map raises ValueError for relevance that is not finite, and
-    where it gives such (under jit or vmap NaN comes through).
+    where it gives such (under jit or vmap NaN comes through). It warns of a map that is uniform
+    since the rule of a first layer is flat.
     """
     method = resolve_chain(method, model)
     source = source_of(model, x)
@@ -64,12 +65,10 @@ def vjp(
         _check(source, x, method)
     reading = read_for(source, x, method)
     graph = reading.graph
-    if isinstance(layers, str):
-        raise TypeError(f"layers is a list of names: use layers=[{layers!r}].")
+    checks.check_names("layers", layers)
     names = tuple(dict.fromkeys(layers or ()))
     values_at(graph, start, names)
     refusals.rules_for(graph, method, below(graph, start))
-    refusals.warn_of_uniform_maps(graph, method, stacklevel=2)
     refuse_what_mixes(reading)
     inner = tuple(name for name in names if name != "input")
     injected = tuple(graph.program.outputs)
@@ -89,6 +88,7 @@ def vjp(
         reading.x_tree,
         None if layers is None else names,
         method.name,
+        refusals.flat_first(graph, method),
     )
     return out, jax.tree_util.Partial(shape, pull)
 
@@ -98,13 +98,14 @@ class RelevanceMap:
     """Puts pytrees around a `Replay`. out_tree is None where relevance enters at one layer.
 
     names: of the layers whose relevance is returned too, or None for that of the input alone.
-    method: the name of the one that propagates.
+    method: the name of the one that propagates. flat: as `refusals.flat_first` says.
     """
 
     out_tree: Any
     x_tree: Any
     names: tuple[str, ...] | None
     method: str
+    flat: str
 
     def __call__(self, pull: Callable, relevance: Any) -> Any:
         if self.out_tree is None:
@@ -115,6 +116,8 @@ class RelevanceMap:
                 raise ValueError(f"The relevance must be a {self.out_tree}, got a {tree}.")
         pulled = pull(leaves)
         checks.check_maps(self.method, pulled)
+        at_input = pulled[: self.x_tree.num_leaves]
+        refusals.warn_of_uniform_maps(self.method, self.flat, at_input, stacklevel=2)
         found = iter(pulled)
         result = jax.tree.unflatten(self.x_tree, islice(found, self.x_tree.num_leaves))
         if self.names is None:
@@ -185,7 +188,8 @@ def attribute(
     map with NaN or infinity (under jit or vmap it comes through).
     Warns where, in one image at least, constants of the model take more than half of the relevance,
     stabilisers a tenth (1 % of one layer's, where they are absolute as epsilon is), less than a
-    tenth reaches the input, or alpha-beta makes 1000 times as much: see `lrpjax.planning.ledger`.
+    tenth reaches the input, or alpha-beta makes 1000 times as much: see `lrpjax.planning.ledger`;
+    and of a uniform map, as `vjp` does.
     """
     method = resolve(method, model)
     source = source_of(model, x)
@@ -198,7 +202,11 @@ def attribute(
         return jax.tree.unflatten(reading.x_tree, _propagated(reading, chain, target))
     given = classes_of(reading, target) if method.foreign else target
     maps = method.explain(reading, x, given)
-    checks.check_maps(method.name, [jnp.asarray(leaf) for leaf in jax.tree.leaves(maps)])
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(maps)]
+    checks.check_maps(method.name, leaves)
+    if method.rules is not None:
+        flat = refusals.flat_first(reading.graph, method.rules)
+        refusals.warn_of_uniform_maps(method.name, flat, leaves, stacklevel=2)
     return maps
 
 
@@ -209,6 +217,8 @@ def _propagated(reading: Reading, method: Method, target: Any) -> list[jax.Array
     values = reading.consts, reading.leaves
     logits, maps, told = explain(reading.graph, method, *values, target, told=concrete)
     checks.check_maps(method.name, maps, [logits])
+    flat = refusals.flat_first(reading.graph, method)
+    refusals.warn_of_uniform_maps(method.name, flat, maps, stacklevel=3)
     if told is not None and checks.is_concrete(logits):
         warn_of_what_was_lost(reading.graph, method, told, stacklevel=3)
     if checks.is_concrete(logits):

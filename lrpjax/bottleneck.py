@@ -313,7 +313,8 @@ class InformationBottleneck(Explainer):
     name: str = "iba"
 
     def __post_init__(self) -> None:
-        checks.check_least(1, steps=self.steps, samples=self.samples, chunk=self.at_once(1))
+        checks.check_key(self.key)
+        checks.check_count(1, steps=self.steps, samples=self.samples, chunk=self.at_once(1))
         checks.check_least(0, beta=self.beta, learning_rate=self.learning_rate, sigma=self.sigma)
 
     def at_once(self, count: int) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
+from inspect import signature
+from numbers import Integral, Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import given
 from .compat import outside_traces
 
 
@@ -69,9 +72,69 @@ def check_maps(method: str, maps: Sequence[Any], outputs: Sequence[Any] = ()) ->
 
 
 def check_images(images: Any) -> None:
-    """Raises ValueError for anything but a batch of at least one image."""
-    if not hasattr(images, "shape") or not images.shape or len(images) == 0:
-        raise ValueError("Images are needed as a batch: one array (N, ...) with N at least 1.")
+    """Raises TypeError for what is no array, ValueError for no batch of at least one image."""
+    if given.is_foreign(images) or not hasattr(images, "shape"):
+        raise TypeError(
+            f"Images are needed as a batch, one array (N, ...), got {given.told('images', images)}."
+        )
+    if not images.shape or len(images) == 0:
+        raise ValueError(
+            "Images are needed as a batch, one array (N, ...) with N at least 1, got shape "
+            f"{tuple(images.shape)}."
+        )
+
+
+def check_key(key: Any, name: str = "key") -> None:
+    """Raises TypeError for anything but one random key of JAX, of `jax.random.key` or, in the old
+    style, of `jax.random.PRNGKey`."""
+    try:
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        shape = (key if typed else jax.random.wrap_key_data(key)).shape
+    except (AttributeError, TypeError, ValueError):
+        shape = None
+    if shape is None:
+        raise TypeError(
+            f"{name} must be a random key of JAX, got {given.what(key)}: use jax.random.key(0)."
+        )
+    if shape:
+        raise TypeError(
+            f"{name} must be one random key of JAX, got an array {list(shape)} of them: take one, "
+            f"as in {name}[0]."
+        )
+
+
+def check_names(option: str, names: Any) -> None:
+    """Raises TypeError for anything but a sequence of names, or None."""
+    if isinstance(names, str):
+        raise TypeError(f"{option} is a list of names: use {option}=[{names!r}].")
+    if names is not None and not (
+        isinstance(names, Iterable) and all(isinstance(name, str) for name in names)
+    ):
+        raise TypeError(f"{option} is a list of names, got {given.what(names)}.")
+
+
+def takes(function: Callable, *arguments: Any, **options: Any) -> bool:
+    """Whether a function can be called with these arguments, as far as its signature says."""
+    try:
+        own = signature(function)
+    except (TypeError, ValueError):  # of a builtin nobody can say
+        return True
+    try:
+        own.bind(*arguments, **options)
+    except TypeError:
+        return False
+    return True
+
+
+def written(function: Any) -> str:
+    """A function's parameters as they are written, " with (x, y)", for a message; empty where it
+    has none that can be known."""
+    try:
+        own = signature(function)
+    except (TypeError, ValueError):
+        return ""
+    plain = [p.replace(annotation=p.empty) for p in own.parameters.values()]
+    return f" with {own.replace(parameters=plain, return_annotation=own.empty)}"
 
 
 def check_input(leaves: Sequence[Any]) -> None:
@@ -82,20 +145,45 @@ def check_input(leaves: Sequence[Any]) -> None:
     check_finite(leaves, ["the input"] * len(leaves))
 
 
-def check_least(least: float, **numbers: float) -> None:
-    """Raises ValueError for a number, by the name of its argument, that is less, or not finite."""
+def is_a(number: Any, kind: type) -> bool:
+    """Whether a value is a number of that kind; a truth value is none, though Python says so."""
+    return isinstance(number, kind) and not isinstance(number, bool)
+
+
+def check_least(least: float, **numbers: Any) -> None:
+    """Raises ValueError for a number, by the name of its argument, that is less, or not finite, and
+    TypeError for what is no number."""
     for name, number in numbers.items():
+        if not is_a(number, Real):
+            raise TypeError(f"{name} is a number, got {given.what(number)}.")
         if not number >= least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
         if number == float("inf"):
             raise ValueError(f"{name} must be a finite number, got {number}.")
 
 
-def check_known(what: str, name: str, known: Collection[str]) -> None:
-    """Raises ValueError, with the nearest names, for one that is not among those known."""
+def check_count(least: int, **numbers: Any) -> None:
+    """As `check_least`, of whole numbers."""
+    for name, number in numbers.items():
+        if not is_a(number, Integral):
+            raise TypeError(f"{name} is a whole number, got {given.what(number)}.")
+    check_least(least, **numbers)
+
+
+def check_known(what: str, name: Any, known: Collection[str]) -> None:
+    """Raises ValueError, with the nearest names, for one that is not among those known, and
+    TypeError for what is no name."""
+    if not isinstance(name, str):
+        raise TypeError(f"A {what} is given by its name here, got {given.what(name)}.")
     if name not in known:
-        near = get_close_matches(name, known, 3, 0.4) or list(known)
-        raise ValueError(f"There is no {what} {name!r}; the nearest are {', '.join(near)}.")
+        raise ValueError(f"There is no {what} {name!r}; {nearest(name, known)}.")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The names most like one that does not exist, or all, for the end of a sentence."""
+    spelt = {one.lower().replace("_", "-"): one for one in known}
+    near = get_close_matches(name.lower().replace("_", "-"), spelt, 3, 0.4)
+    return f"the nearest are {', '.join(spelt[one] for one in near or spelt)}"
 
 
 def check_target(target: Any, shape: tuple[int, ...]) -> None:
@@ -107,14 +195,26 @@ def check_target(target: Any, shape: tuple[int, ...]) -> None:
         )
     if target is None or not is_concrete(target):
         return
-    target = np.asarray(target)
+    target = target_array(target)
     if not np.issubdtype(target.dtype, np.integer) or target.shape not in ((), shape[:1]):
+        of_classes = "; take target.argmax(-1) of one number for each class"
         raise ValueError(
             f"The target must be an integer or {shape[0]} integers (one per image), got dtype "
-            f"{target.dtype} and shape {target.shape}."
+            f"{target.dtype} and shape {target.shape}{of_classes * (target.shape == shape)}."
         )
-    if target.size and (target.min() < 0 or target.max() >= shape[1]):
+    wrong = target[(target < 0) | (target >= shape[1])]
+    if wrong.size:
+        raise ValueError(f"The target must lie between 0 and {shape[1] - 1}, got {wrong.flat[0]}.")
+
+
+def target_array(target: Any) -> np.ndarray:
+    """A concrete target as an array. Raises TypeError or ValueError for what is none."""
+    if given.is_foreign(target):
+        raise TypeError(f"target is {given.told('target', target)}.")
+    try:
+        return np.asarray(target)
+    except ValueError as error:
         raise ValueError(
-            f"The target must lie between 0 and {shape[1] - 1}, got {target.min()} to "
-            f"{target.max()}."
-        )
+            f"The target must be an integer or one for each image, got {given.what(target)}, whose "
+            "parts differ in length."
+        ) from error

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from stat import S_IMODE, S_ISREG
 from typing import BinaryIO
+
+_PARTIAL = re.compile(r"\.[0-9a-f]{16}\.part")
+_ROOM = "make room there, or choose another place"
+_ADVICE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or choose another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOENT: "its folder was removed meanwhile",
+}
 
 
 def write_whole(path: str | PathLike, content: str | bytes) -> None:
@@ -37,10 +50,26 @@ def writing(path: str | PathLike) -> Iterator[BinaryIO]:
                 yield stream
     except OSError as error:
         kind = type(OSError(error.errno, ""))
+        advice = _ADVICE.get(error.errno or 0, "choose another, or make it writable")
+        kept = "; what it held is kept" if _is_file(path) else ""
         raise kind(
-            f"The file {str(path)!r} cannot be written ({error.strerror or error}): choose "
-            "another, or make it writable."
+            f"The file {str(path)!r} cannot be written ({error.strerror or error}): {advice}{kept}."
         ) from error
+
+
+def remove_partial(folder: str | PathLike) -> None:
+    """Removes what `writing` left in a folder when its process was killed; what is being written
+    has a lock, and stays."""
+    with suppress(OSError):  # the folder need not be there
+        for file in Path(folder).iterdir():
+            if _PARTIAL.fullmatch(file.name):
+                _remove_unlocked(file)
+
+
+def _remove_unlocked(file: Path) -> None:
+    with suppress(OSError), file.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
 
 
 def _is_device(path: str | PathLike) -> bool:
@@ -49,6 +78,12 @@ def _is_device(path: str | PathLike) -> bool:
         return not S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
         return False
+
+
+def _is_file(path: str | PathLike) -> bool:
+    with suppress(OSError):
+        return S_ISREG(os.stat(path).st_mode)
+    return False
 
 
 @contextmanager
@@ -61,12 +96,15 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     partial_file = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with partial_file.open("xb") as stream:
+            with suppress(OSError):  # a folder on a network may have no locks
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())  # the rename must not reach the disk before the content
-        if mode is not None and mode != S_IMODE(partial_file.stat().st_mode):
-            partial_file.chmod(mode)
-        partial_file.replace(path)
+            if mode is not None and mode != S_IMODE(partial_file.stat().st_mode):
+                partial_file.chmod(mode)
+            partial_file.replace(path)
     except BaseException:
-        partial_file.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial_file.unlink(missing_ok=True)
         raise

@@ -52,7 +52,7 @@ def run(
     Ctrl-C goes through when what runs has been told to stop: what was kept is kept.
     """
     failed: dict[Job, Exception] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     pool = ThreadPoolExecutor(THREADS)
     lines = Lines(len(jobs))

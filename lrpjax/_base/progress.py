@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TypeVar
 
 from rich import get_console
-from rich.progress import Progress
+from rich.progress import Progress, TextColumn
 
 T = TypeVar("T")
 PATIENCE = 3.0  # seconds before a bar appears
@@ -57,7 +57,9 @@ def track(steps: Iterable[T], description: str, total: int | None = None) -> Ite
     """
     if total is None and isinstance(steps, Sized):
         total = len(steps)
-    bar = Progress(console=get_console(), transient=True, disable=not seen())
+    told = TextColumn("{task.description}", style="progress.description", markup=False)
+    columns = (told, *Progress.get_default_columns()[1:])
+    bar = Progress(*columns, console=get_console(), transient=True, disable=not seen())
     lines = Lines(total)
     task = bar.add_task(description, total=total)
     begin = time.monotonic()

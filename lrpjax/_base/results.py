@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arrays import decoded, encoded
+from .checks import check_key
 from .files import write_whole
 from .reading import Unreadable, reading
 from .tables import Cells, as_html, as_image, cells
@@ -118,5 +119,7 @@ class Results:
 
 
 def key_text(key: jax.Array) -> list[int]:
+    """The numbers of a random key. TypeError for what is none."""
+    check_key(key)
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return np.asarray(data).tolist()

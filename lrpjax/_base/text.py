@@ -5,16 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
+from unicodedata import category
 
 NOTHING = "\N{EN DASH}"  # what is not known
 
 
 def columns(rows: Sequence[Mapping[str, str]]) -> str:
     """The rows under their keys, in aligned columns."""
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-    lines = ["  ".join(f"{key:{widths[key]}}" for key in rows[0])]
-    lines += ["  ".join(f"{row[key]:{widths[key]}}" for key in rows[0]) for row in rows]
+    table = [list(rows[0]), *([row[key] for key in rows[0]] for row in rows)]
+    shown = [[visible(text, "") for text in line] for line in table]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = [
+        "  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True))
+        for line in shown
+    ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+# Letters that are not seen, or that turn those behind them round: controls, halves of pairs (what
+# is no UTF-8 in a file's name), ends of lines and paragraphs, and the marks of direction.
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f"}
+
+
+def visible(text: Any, kept: str = "\n\t") -> str:
+    """A text with what is not seen as an escape, "\\x1b", but for the letters `kept`."""
+    return "".join(
+        escaped(letter) if letter not in kept and _is_unseen(letter) else letter
+        for letter in str(text)
+    )
+
+
+def _is_unseen(letter: str) -> bool:
+    return letter in _TURNING or category(letter) in _UNSEEN
+
+
+def escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def cell(value: Any) -> str:
@@ -44,3 +71,8 @@ def words(value: Any) -> str:
 def arrays(leaves: Iterable[Any]) -> str:
     """float32[2, 3], int32[2]: what has a dtype and a shape, in words."""
     return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, and bytes of a file's name that are no text, are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -9,8 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import jax
 
 PACKAGES = (
-    "jax jaxlib numpy flax optax equinox dm-haiku keras matplotlib scipy scikit-image "
-    "orbax-checkpoint"
+    "jax jaxlib numpy flax optax equinox dm-haiku keras matplotlib scipy scikit-image"
 ).split()
 
 

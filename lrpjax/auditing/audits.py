@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
 import jax
-import numpy as np
 
 from .._base import checks as refuse
+from .._base.given import what
 from .._base.jobs import run as run_jobs
 from .._base.results import key_text
+from .._base.resuming import versions
+from ..graph.fingerprint import parameters_and_images
 from ..graph.places import find_layer
-from ..graph.reading import Model, Reading, Source, source_of
+from ..graph.reading import Model, Source, source_of
 from ..methods.lookup import resolve
 from ..sanity import CONTROLS, TwoClasses, two_classes
 from ..sanity.maps import Subject
 from ..sanity.parameters import stops
 from .result import GOOD, Audit
-from .store import Store
+from .store import Store, identity, storing
 from .tasks import MEASURES, Finding, Task
 from .verdict import DEFAULT, Thresholds
 
@@ -48,6 +48,7 @@ def audit(
     thresholds: Thresholds = DEFAULT,
     two_class: tuple[Any, tuple[int, int]] | None = None,
     out: str | PathLike | None = None,
+    overwrite: bool = False,
 ) -> Audit:
     """CSC, spectrum, certificate, MPRT, random logit, conservation, completeness of each method.
 
@@ -57,15 +58,21 @@ def audit(
     prediction. start, vectors: of CSC and the spectrum, as in `lrpjax.convergence`. layers, draws:
     of the randomisation, as in `lrpjax.sanity.mprt`. classes: others in the random-logit test.
     two_class: images that show two classes, and the classes: adds the paper's experiment.
-    out: a folder for what is finished: a second call with the same settings goes on from there, one
-    with other settings raises ValueError. Methods given as values or functions are told apart by
-    their names alone.
+    out: a folder for what is finished: a second call with the same settings, model, images and
+    methods goes on from there; another raises ValueError with what differs, or, with `overwrite`,
+    removes what is there. So does one with a model or method that cannot be told from another (it
+    calls Python back, or holds a lock).
 
     A method that cannot run on the model is reported as such and leaves the others. Raises
     ValueError for a model whose parameters cannot be reached, two methods of one name, settings
-    that fit no method, and where the model does not run on the images.
+    that fit no method, and where the model does not run on the images; BlockingIOError where
+    another process is at work in `out`.
     """
     refuse.check_images(images)
+    if isinstance(methods, str) or not isinstance(methods, Iterable | None):
+        raise TypeError(
+            f"methods is a list of methods, got {what(methods)}: put it in a list, as in [method]."
+        )
     source = source_of(model, images)
     subject = Subject(source, images, GOOD, target=target)
     _check_settings(subject, start, layers, vectors, draws, classes)
@@ -74,18 +81,20 @@ def audit(
     names = None if layers is None else tuple(layers)
     task = Task(source, images, subject.target, key, start, names, **options)
     settings = {
-        **_identity(subject.reading, images),
+        "n_images": len(images),
+        **parameters_and_images(subject.reading),
         "methods": [*chosen, *failed],
         "target": subject.target.tolist(),
         "start": start,
         "layers": names and list(names),
         **options,
         "key": key_text(key),
-        "versions": {name: version(name) for name in ("lrpjax", "jax", "jaxlib", "numpy")},
+        "versions": versions(),
     }
-    store = None if out is None else Store(out, settings)
+    told = {} if out is None else identity(subject.reading, chosen)
     pairs = _two_classes(source, chosen, two_class, key)
-    pieces = _pieces(task, chosen, store)
+    with storing(out, {**settings, **told}, overwrite=overwrite) as store:
+        pieces = _pieces(task, chosen, store)
     rows = [row for finding in pieces.values() for row in finding.rows]
     rows += [{"check": "failed", "of": "all", "method": m, "reason": r} for m, r in failed.items()]
     order = [*chosen, *failed]
@@ -111,8 +120,8 @@ def _check_settings(
     stops(subject.reading, "output", layers)
     if start is not None:
         find_layer(subject.reading.graph, start)
-    refuse.check_least(2, vectors=vectors)
-    refuse.check_least(1, draws=draws, classes=classes)
+    refuse.check_count(2, vectors=vectors)
+    refuse.check_count(1, draws=draws, classes=classes)
     if classes >= subject.classes:
         raise ValueError(
             f"classes={classes} others cannot be drawn: the model has {subject.classes} classes."
@@ -138,20 +147,6 @@ def _chosen(
             )
         chosen[made.name] = made
     return chosen, failed
-
-
-def _identity(reading: Reading, images: Any) -> dict[str, Any]:
-    """What tells another model or other images apart."""
-    digest = hashlib.sha256()
-    for const in reading.consts:
-        if hasattr(const, "dtype") and not jax.dtypes.issubdtype(const.dtype, jax.dtypes.extended):
-            digest.update(np.asarray(const).tobytes())
-    own = hashlib.sha256(np.asarray(images).tobytes())
-    return {
-        "n_images": len(images),
-        "images_sha256": own.hexdigest()[:16],
-        "parameters_sha256": digest.hexdigest()[:16],
-    }
 
 
 def _pieces(

@@ -8,43 +8,65 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
 from typing import Any
 
 from .._base.arrays import decoded, encoded
-from .._base.files import write_whole
+from .._base.fingerprint import Unstable, digest, environment
+from .._base.resuming import Kept, kept
+from ..graph.fingerprint import fingerprint
+from ..graph.reading import Reading
 from ..sanity import Cascade
 from .tasks import Finding
 
-_SETTINGS = "settings.json"
+_PIECES = "piece-*.json"
+
+
+def identity(reading: Reading, methods: dict[str, Any]) -> dict[str, Any]:
+    """What tells another model, other images, other methods of the same names and another
+    precision apart. Raises `Unstable` where something of these cannot be told from another."""
+    try:
+        found = {**fingerprint(reading), "precision": environment()}
+        return {**found, "method": {name: _named(name, own) for name, own in methods.items()}}
+    except Unstable as error:
+        raise Unstable(
+            f"This audit could not be told from another, and so not be resumed ({error}): run it "
+            "without a folder to go on from."
+        ) from error
+
+
+def _named(name: str, method: Any) -> str:
+    try:
+        return digest(method)
+    except Unstable as error:
+        raise Unstable(f"{name}: {error}") from error
+
+
+@contextmanager
+def storing(
+    folder: str | PathLike | None, settings: dict[str, Any], *, overwrite: bool
+) -> Iterator[Store | None]:
+    """The store of one audit; None without a folder. Raises as `resuming.kept` does."""
+    if folder is None:
+        yield None
+        return
+    with kept(folder, settings, what="an audit", pieces=_PIECES, overwrite=overwrite) as found:
+        yield Store(found)
 
 
 class Store:
-    """The pieces of one audit. Raises ValueError for a folder of an audit with other settings."""
+    """The pieces of one audit."""
 
-    def __init__(self, folder: str | os.PathLike, settings: dict[str, Any]):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / _SETTINGS
-        wanted = json.loads(json.dumps(settings))
-        if file.exists():
-            _require_same(file, wanted)
-        elif self.pieces():
-            raise ValueError(
-                f"The folder {str(self.folder)!r} has pieces of an audit, but no {_SETTINGS} that "
-                "says of which: give an empty one."
-            )
-        else:
-            write_whole(file, json.dumps(wanted, indent=1))
-
-    def pieces(self) -> list[Path]:
-        return sorted(self.folder.glob("piece-*.json"))
+    def __init__(self, kept: Kept):
+        self._kept = kept
 
     def read(self, method: str, check: str) -> Finding | None:
         """The piece if it is there and whole."""
         try:
-            content = json.loads(self._file(method, check).read_text())
+            file = self._kept.folder / _name(method, check)
+            content = json.loads(file.read_text(encoding="utf-8"))
             body = content["piece"]
             if content["checksum"] != _checksum(body):
                 return None
@@ -55,32 +77,13 @@ class Store:
     def write(self, method: str, check: str, finding: Finding) -> None:
         body = {"method": method, "check": check, **_body(finding)}
         content = {"checksum": _checksum(body), "piece": body}
-        write_whole(self._file(method, check), json.dumps(content, allow_nan=False))
-
-    def _file(self, method: str, check: str) -> Path:
-        plain = "".join(c if c.isalnum() else "-" for c in method)
-        told_apart = hashlib.sha256(method.encode()).hexdigest()[:8]
-        return self.folder / f"piece-{plain[:40]}-{told_apart}-{check}.json"
+        self._kept.write(_name(method, check), json.dumps(content, allow_nan=False))
 
 
-def _require_same(file: Path, wanted: dict[str, Any]) -> None:
-    try:
-        found = json.loads(file.read_text())
-        differing = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{str(file)!r} is damaged: give an empty folder.") from error
-    if differing:
-        said = "; ".join(f"{k}: {_short(found.get(k))}, now {_short(wanted.get(k))}"
-                         for k in differing)  # fmt: skip
-        raise ValueError(
-            f"The folder {str(file.parent)!r} holds an audit with other settings ({said}): give "
-            "the same settings, or another folder."
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _name(method: str, check: str) -> str:
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in method)
+    told_apart = hashlib.sha256(method.encode()).hexdigest()[:8]
+    return f"piece-{plain[:40]}-{told_apart}-{check}.json"
 
 
 def _checksum(body: dict[str, Any]) -> str:

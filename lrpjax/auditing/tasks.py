@@ -13,6 +13,8 @@ from .. import sanity
 from ..convergence import certificate, csc, singular_values
 from ..graph.reading import Source
 from ..propagation.baselines import of_images
+from ..sanity.maps import Subject
+from ..sanity.randomisation import compared_maps
 
 SIMILARITIES = ("ssim", "spearman")
 GRID = 2  # images whose maps are kept for the grid under randomisation
@@ -72,23 +74,13 @@ def certified(task: Task, method: Any) -> Finding:
 
 
 def randomisation(task: Task, method: Any) -> Finding:
-    found = sanity.mprt(
-        task.source,
-        task.images,
-        method,
+    found, grid = compared_maps(
+        Subject(task.source, task.images, method, target=task.target),
         key=task.key,
-        target=task.target,
         layers=task.layers,
         draws=task.draws,
         similarity=SIMILARITIES,
-    )
-    grid = sanity.cascade(
-        task.source,
-        task.images[:GRID],
-        of_images(method, task.images, np.arange(len(task.images))[:GRID]),
-        key=task.key,
-        target=task.target[:GRID],
-        layers=task.layers,
+        pictures=GRID,
     )
     return Finding(found.rows, grid)
 

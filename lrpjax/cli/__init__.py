@@ -3,18 +3,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from typing import Annotated
+from textwrap import indent
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
 
 from .. import __version__
 from . import attribute, audit, csc, describe, patterns, sanity, simulate, spectrum, train
+from .cache import caching
+from .factories import ABOUT, EXAMPLE
+
+
+class _Group(TyperGroup):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        typer.echo(indent(EXAMPLE, "   "))  # rich would run its lines into one another
+
 
 app = typer.Typer(
     help="Relevance propagation for any JAX model, and whether to trust its saliency maps.",
+    epilog=ABOUT,
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,17 +61,17 @@ for _command in (
     sanity.sanity,
     attribute.attribute,
     describe.plan,
-    describe.methods,
     patterns.patterns,
     simulate.simulate,
     spectrum.spectrum,
     train.train,
 ):
-    app.command()(_command)
+    app.command()(caching(_command))
+app.command()(describe.methods)
 
 
 def main() -> None:
-    """The entry point: warnings, and errors that the user can mend, are one sentence each."""
+    """Runs the command: warnings, and errors that the user can mend, are one sentence each."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _print_error(message, "yellow")
         try:
@@ -64,8 +79,34 @@ def main() -> None:
         except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
             _print_error(error, "red")
             sys.exit(1)
+        except Exception as error:
+            if (said := _of_the_machine(error)) is None:
+                raise
+            _print_error(said, "red")
+            sys.exit(1)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """An error of this machine, and not of the model or of this library, in one sentence."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "bad_alloc" in text:
+        return (
+            "There is not enough memory: give fewer images, or a smaller model; what is finished "
+            "is kept."
+        )
+    try:
+        sys.modules["jax"].devices()
+    except Exception:  # of many kinds, some without a word
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        return (
+            f"JAX finds nothing to compute on here (JAX_PLATFORMS is {wanted!r}): set it to what "
+            "this machine has, as in JAX_PLATFORMS=cpu, or leave it out."
+        )
+    return None
 
 
 def _print_error(message: object, style: str) -> None:
     console = Console(stderr=True)
-    console.print(f"lrpjax: {message}", style=style, highlight=False, soft_wrap=True, markup=False)
+    # As it is: a name may hold [x] or :x:.
+    plain = Text(f"lrpjax: {message}", style=style)
+    console.print(plain, highlight=False, soft_wrap=True)

@@ -14,13 +14,8 @@ from .._base.files import writing
 from .._base.text import columns
 from .common import (
     INTERRUPTED,
-    Inputs,
     JsonOption,
-    ModelOption,
-    WeightsOption,
     class_number,
-    images_option,
-    load,
     make_method,
     method_option,
     run_jobs,
@@ -29,6 +24,9 @@ from .common import (
     writable,
     write_json,
 )
+from .factories import ModelOption, WeightsOption, stated_by
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import Inputs, load
 
 METHODS = ("gradient", "lrp-epsilon", "lrp-alpha1-beta0", "lrp-alpha2-beta1", "guided-bp")
 BUNDLED = 8  # of the bundled images, where none are named
@@ -37,6 +35,7 @@ SHEET_ROWS = 20
 DPI = 150
 
 
+@takes_images(BUNDLED, labels=True)
 def attribute(
     files: Annotated[
         list[Path] | None,
@@ -47,10 +46,10 @@ def attribute(
         str | None,
         typer.Option(
             help="The class to explain: a number, or a name where the model has `classes`. "
-            "Default: each image's largest logit."
+            "Default: its label, else each image's largest logit."
         ),
     ] = None,
-    images: Annotated[list[Path] | None, images_option(BUNDLED)] = None,
+    images: Chosen = BUNDLED_ONES,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures and arrays.")] = Path(
@@ -81,8 +80,10 @@ def attribute(
     """
     from ..attribution import attribute as relevance_of
 
+    if target is not None and images.labels is not None:
+        raise ValueError("Both --target and --labels say what to explain: leave out one.")
     writable(out)
-    network, inputs = load(model, weights, [*(images or []), *(files or [])], bundled=BUNDLED)
+    network, inputs = load(model, weights, images.also(files or []), bundled=BUNDLED)
     chosen = {name: make_method(name, network, seed=seed) for name in method or METHODS}
     explained = _explain(network, inputs, target)
     maps: dict[str, Any] = {}
@@ -115,7 +116,7 @@ def attribute(
 
 @dataclass(frozen=True)
 class _Explained:
-    """pixels: uint8 (N, H, W, 3). logits: (N, classes). targets: N class numbers."""
+    """pixels: as `Inputs` has them. logits: (N, classes). targets: N class numbers."""
 
     pixels: Any
     names: list[str]
@@ -152,14 +153,15 @@ def _explain(network: Any, inputs: Inputs, target: str | None) -> _Explained:
     check_target(None, outputs.shape)
     logits = _in_batches(network, inputs.x).astype(np.float32)
     count = logits.shape[1]
-    classes = getattr(network, "classes", ())
-    classes = list(map(str, classes)) if isinstance(classes, list | tuple) else []
+    classes = stated_by(network).classes
     if classes and len(classes) != count:
         raise ValueError(f"The model has {count} outputs, but names {len(classes)} `classes`.")
-    if target is None:
-        targets = logits.argmax(-1)
-    else:
+    if target is not None:
         targets = np.full(len(logits), class_number(target, classes, count))
+    elif inputs.labels is not None:
+        targets = inputs.targets(network)
+    else:
+        targets = logits.argmax(-1)
     named = classes or [str(i) for i in range(count)]
     return _Explained(inputs.pixels, inputs.names, logits, targets, named)
 

@@ -13,23 +13,23 @@ import typer
 from .common import (
     INTERRUPTED,
     JsonOption,
-    ModelOption,
-    WeightsOption,
     class_number,
-    images_option,
-    load,
     method_option,
     say,
     say_skipped,
-    writable,
     write_text,
 )
+from .factories import ModelOption, WeightsOption, stated_by
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import load, read
 
 IMAGES = 10  # of the bundled ones
 SAMPLING = ("integrated-gradients", "smooth-grad", "occlusion")
 
 
+@takes_images(IMAGES, labels=True)
 def audit(
+    context: typer.Context,
     method: Annotated[list[str] | None, method_option("the paper's chains of rules")] = None,
     all_methods: Annotated[
         bool,
@@ -59,13 +59,17 @@ def audit(
     two_classes: Annotated[
         str | None, typer.Option(help="These classes: two names or numbers, with a comma.")
     ] = None,
-    images: Annotated[list[Path] | None, images_option(IMAGES)] = None,
+    images: Chosen = BUNDLED_ONES,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the report and finished pieces.")] = Path(
         "lrpjax-audit"
     ),
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Remove the pieces of another audit from the folder."),
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """May you trust a saliency map of this model? One report for all methods.
@@ -77,28 +81,35 @@ def audit(
     import jax
 
     from .. import auditing
+    from .._base.fingerprint import Unstable
+    from .._base.locks import held
 
-    writable(out)
+    context.with_resource(held(out))
     network, inputs = load(model, weights, images, bundled=IMAGES)
     key = jax.random.key(seed)
     chosen: list[Any] = list(dict.fromkeys(method or auditing.PAPER))
     if all_methods:
         chosen += [*SAMPLING, _iba(network, inputs.x, key)]
-    pair, labels = _pair(network, weights, two_class, two_classes)
+    pair, labels = _pair(network, images, two_class, two_classes)
+    options: dict[str, Any] = {
+        "key": key,
+        "target": inputs.targets(network),
+        "start": start,
+        "layers": [name.strip() for name in layers.split(",")] if layers else None,
+        "draws": draws,
+        "classes": classes,
+        "thresholds": auditing.Thresholds(converged=converged, same_map=same_map),
+        "two_class": pair,
+    }
     try:
-        found = auditing.audit(
-            network,
-            inputs.x,
-            chosen,
-            key=key,
-            start=start,
-            layers=[name.strip() for name in layers.split(",")] if layers else None,
-            draws=draws,
-            classes=classes,
-            thresholds=auditing.Thresholds(converged=converged, same_map=same_map),
-            two_class=pair,
-            out=out / "pieces",
-        )
+        try:
+            kept = out / "pieces"
+            found = auditing.audit(
+                network, inputs.x, chosen, **options, out=kept, overwrite=overwrite
+            )
+        except Unstable as error:
+            say(f"Nothing is kept until the end: {error}")
+            found = auditing.audit(network, inputs.x, chosen, **options)
     except KeyboardInterrupt:
         say(f"Interrupted: what is finished is in {out / 'pieces'}; the same command goes on.")
         raise typer.Exit(INTERRUPTED) from None
@@ -106,10 +117,10 @@ def audit(
     if labels:
         settings["pair_classes"] = labels(found.pairs)
     found = replace(found, settings=settings)
+    found.to_json(out / "audit.json")  # before anything is drawn: a figure may fail
+    write_text(json_file, found.to_json())
     say("Drawing the report ...")
     found.save(out / "audit.html")
-    found.to_json(out / "audit.json")
-    write_text(json_file, found.to_json())
     say(str(found))
     say_skipped(found.settings)
     say(f"\nReport: {out / 'audit.html'} (open it in a browser)\nNumbers: {out / 'audit.json'}")
@@ -129,20 +140,17 @@ def _iba(network: Any, x: Any, key: Any) -> Any:
     return methods.get("iba", layer=layer, statistics=statistics, key=key)
 
 
-def _pair(network: Any, weights: Any, files: list[Path] | None, named: str | None) -> Any:
+def _pair(network: Any, images: Chosen, files: list[Path] | None, named: str | None) -> Any:
     """The images of the two-class experiment with their classes, and the names of its columns."""
     if not files and not named:
         return None, None
     if not files or not named:
         raise ValueError("The two-class figure needs both --two-class and --two-classes.")
-    from ..images import load_images
-
     parts = [part.strip() for part in named.split(",")]
     if len(parts) != 2:
         raise ValueError(f"--two-classes takes two classes with a comma, got {named!r}.")
-    pixels = load_images(files, size=getattr(network, "image_size", None)).pixels
-    x = network.preprocess(pixels) if hasattr(network, "preprocess") else pixels / 255.0
-    names = list(map(str, getattr(network, "classes", ())))
+    _, x, _ = read(network, replace(images, images=tuple(files)))
+    names = stated_by(network).classes
     count = network(x[:1]).shape[1]
     a, b = (class_number(part, names, count) for part in parts)
 

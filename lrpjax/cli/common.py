@@ -1,27 +1,23 @@
-"""What the commands share: their options, models and images, jobs under a progress bar, files."""
+"""What the commands share: options, classes by name, jobs under a progress bar, files."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, TextIO
 
 import rich
 import typer
 
-from .._base.files import write_whole
+from .._base.files import remove_partial, write_whole
 
 console = rich.get_console()
-IMAGENET = "vgg11 vgg13 vgg16 vgg19 resnet18 resnet34 resnet50 resnet101".split()
-NAMED = ("cifar10", *IMAGENET)
-BUNDLED = 20  # images
 INTERRUPTED = 130  # the exit status after Ctrl-C
 STDOUT = Path("-")  # of --json
 _stdout: ContextVar[TextIO | None] = ContextVar("standard output", default=None)
@@ -46,20 +42,6 @@ def _leave_stdout_to_json(context: typer.Context, path: Path | None) -> Path | N
     return path
 
 
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        help="cifar10, vgg16, resnet50 (also vgg11, 13, 19, resnet18, 34, 101), or "
-        "package.module:function, a factory without arguments."
-    ),
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Of a named model: a file (safetensors, torch's .pth, Keras' .h5), a Hugging Face "
-        "repository, or random. Default: trained ones (those of ImageNet are fetched once)."
-    ),
-]
 JsonOption = Annotated[
     Path | None,
     typer.Option(
@@ -76,81 +58,6 @@ def method_option(default: str) -> Any:
     return typer.Option(
         "--method", help=f"A method (repeatable); see `lrpjax methods`. Default: {default}."
     )
-
-
-def images_option(bundled: int = BUNDLED) -> Any:
-    """--images, for list[Path] | None, of a command that takes so many bundled ones by itself."""
-    return typer.Option(
-        "--images",
-        help="An image file, a folder of them or an .npz with `images` (repeatable). Default: "
-        f"{bundled} bundled ones.",
-    )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """pixels: uint8 (N, H, W, 3). names: one per image. x: the same as the model takes them.
-    settings: which model and which images, for the results."""
-
-    pixels: Any
-    names: list[str]
-    x: Any
-    settings: dict[str, Any]
-
-
-def load(
-    name: str, weights: str | None, sources: Sequence[Path] | None, *, bundled: int = BUNDLED
-) -> tuple[Any, Inputs]:
-    """The model and its input images: those of `sources`, or as many of the bundled ones."""
-    import jax.numpy as jnp
-
-    from ..images import bundled_images, load_images
-    from ..models.cifar import CLASSES
-
-    if name in IMAGENET and not sources:
-        raise ValueError(f"{name} needs photographs: give a folder or files with --images.")
-    network = model_named(name, weights)
-    if sources:
-        loaded = load_images(sources, size=getattr(network, "image_size", None))
-        pixels, names, origin = loaded.pixels, loaded.names, [str(source) for source in sources]
-        skipped = len(loaded.skipped)
-        for file, reason in loaded.skipped[:10]:
-            console.print(f"skipped {file}: {reason}", style="yellow", soft_wrap=True, markup=False)
-    else:
-        pixels, labels = (array[:bundled] for array in bundled_images())
-        names = [f"cifar10-{i}-{CLASSES[label]}" for i, label in enumerate(labels)]
-        origin, skipped = ["bundled CIFAR-10 test images"], 0
-    prepare = getattr(network, "preprocess", lambda images: jnp.asarray(images, jnp.float32) / 255)
-    counts = {"n_images": len(pixels), "skipped_files": skipped}
-    chosen = {} if weights is None else {"weights": weights}
-    settings = {"model": name, **chosen, "images": origin, **counts}
-    return network, Inputs(pixels, names, prepare(pixels), settings)
-
-
-def model_named(name: str, weights: str | None = None) -> Any:
-    """The named model with these weights, or what the factory package.module:function makes."""
-    import jax
-
-    from .. import models
-
-    if name in NAMED:
-        chosen = {} if weights is None else {"weights": weights}
-        return getattr(models, name)(key=jax.random.key(0), **chosen)
-    if ":" not in name:
-        raise ValueError(
-            f"There is no model {name!r}: use one of {', '.join(NAMED)}, or "
-            "package.module:function."
-        )
-    if weights is not None:
-        raise ValueError(
-            f"The factory {name} makes the model with its weights: leave out --weights."
-        )
-    module, _, function = name.partition(":")
-    sys.path.insert(0, "")  # the user's own module, beside where the command is run
-    factory = getattr(importlib.import_module(module), function, None)
-    if factory is None:
-        raise ValueError(f"The module {module!r} has no function {function!r}.")
-    return factory()
 
 
 def make_method(name: str, network: Any, *, seed: int = 0) -> Any:
@@ -226,16 +133,15 @@ def run_jobs(
 
 
 def say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def writable(folder: Path) -> None:
     """Makes the folder. OSError, with what to do, if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".lrpjax-probe"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OSError(
             f"The output folder {str(folder)!r} cannot be written ({error.strerror}): choose "
@@ -252,4 +158,5 @@ def write_text(path: Path | None, text: str) -> None:
     if path == STDOUT:
         print(text, file=_stdout.get(), flush=True)
     elif path is not None:
+        remove_partial(path.parent)  # of a command that was killed here
         write_whole(path, text)

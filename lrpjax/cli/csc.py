@@ -12,10 +12,6 @@ from .._base.text import columns
 from .common import (
     INTERRUPTED,
     JsonOption,
-    ModelOption,
-    WeightsOption,
-    images_option,
-    load,
     make_method,
     method_option,
     run_jobs,
@@ -24,8 +20,12 @@ from .common import (
     writable,
     write_json,
 )
+from .factories import ModelOption, WeightsOption
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import load
 
 
+@takes_images()
 def csc(
     method: Annotated[list[str] | None, method_option("all chains of rules")] = None,
     start: Annotated[
@@ -39,7 +39,7 @@ def csc(
         str | None, typer.Option(help="Layers to measure, with commas. Default: all below.")
     ] = None,
     vectors: Annotated[int, typer.Option(help="Random vectors per image.", min=2)] = 5,
-    images: Annotated[list[Path] | None, images_option()] = None,
+    images: Chosen = BUNDLED_ONES,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,
@@ -65,12 +65,12 @@ def csc(
         result = _measure(method, start, layers, vectors, images, model, weights, seed, out)
     for name in dict.fromkeys(row["start"] for row in result.rows):
         say(_table(result, name))
+    write_json(json_file, result.settings, result.rows)
     files = [
         file
         for scale in ("linear", "log")
         for file in plots.save(result.plot(scale=scale), out / f"csc_{scale}")
     ]
-    write_json(json_file, result.settings, result.rows)
     say_skipped(result.settings)
     shown = ", ".join(str(f) for f in files if f.suffix == ".png")
     say(f"\nFigures: {shown} (and .svg)")

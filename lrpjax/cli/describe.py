@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import JsonOption, ModelOption, WeightsOption, images_option, load, say, write_json
+from .common import JsonOption, say, write_json
+from .factories import ModelOption, WeightsOption
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import load
 
 
+@takes_images()
 def plan(
     method: Annotated[str, typer.Argument(help="A method's name; see `lrpjax methods`.")],
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
-    images: Annotated[list[Path] | None, images_option()] = None,
+    images: Chosen = BUNDLED_ONES,
     check: Annotated[bool, typer.Option(help="Also run it: folding and conservation.")] = False,
     json_file: JsonOption = None,
 ) -> None:

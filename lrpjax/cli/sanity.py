@@ -11,10 +11,6 @@ from .._base.text import columns
 from .common import (
     INTERRUPTED,
     JsonOption,
-    ModelOption,
-    WeightsOption,
-    images_option,
-    load,
     make_method,
     method_option,
     run_jobs,
@@ -23,11 +19,15 @@ from .common import (
     writable,
     write_json,
 )
+from .factories import ModelOption, WeightsOption
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import load
 
 METHODS = ["lrp-alpha1-beta0", "lrp-alpha2-beta1", "lrp-z", "guided-bp", "gradient"]
 RANDOMISATION, LOGIT = "mprt", "random-logit"
 
 
+@takes_images(labels=True)
 def sanity(
     method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     check: Annotated[
@@ -55,7 +55,7 @@ def sanity(
     multiplier: Annotated[
         str | None, typer.Option(help="Compare the maps times the input, or divided by it.")
     ] = None,
-    images: Annotated[list[Path] | None, images_option()] = None,
+    images: Chosen = BUNDLED_ONES,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random parameters and classes.")] = 0,
@@ -82,6 +82,7 @@ def sanity(
         "similarity": similarity or ["ssim"],
         "colour": colour,
         "multiplier": multiplier,
+        "target": inputs.targets(network),
     }
     names = [name.strip() for name in layers.split(",")] if layers else None
     cascade: dict[str, Any] = {"order": order, "layers": names, "draws": draws}
@@ -106,9 +107,9 @@ def sanity(
 
     cut_short = run_jobs(jobs, measure, keep, label=" ".join)
     found = collected()
-    files = _drawn(found, out)
     if found.rows:
         write_json(json_file, found.settings, found.rows)
+    files = _drawn(found, out)
     say_skipped(found.settings)
     if files:
         shown = ", ".join(str(f) for f in files if f.suffix == ".png")

@@ -11,10 +11,6 @@ from .._base.text import columns
 from .common import (
     INTERRUPTED,
     JsonOption,
-    ModelOption,
-    WeightsOption,
-    images_option,
-    load,
     make_method,
     method_option,
     run_jobs,
@@ -23,11 +19,15 @@ from .common import (
     writable,
     write_json,
 )
+from .factories import ModelOption, WeightsOption
+from .image_options import BUNDLED_ONES, Chosen, takes_images
+from .inputs import load
 
 METHODS = ["lrp-alpha1-beta0", "lrp-alpha2-beta1", "lrp-z", "gradient"]
 IMAGES = 3  # of the bundled ones
 
 
+@takes_images(IMAGES)
 def spectrum(
     method: Annotated[list[str] | None, method_option(", ".join(METHODS))] = None,
     start: Annotated[
@@ -40,7 +40,7 @@ def spectrum(
     certificate: Annotated[
         bool, typer.Option(help="Also the certificate of the first image.")
     ] = True,
-    images: Annotated[list[Path] | None, images_option(IMAGES)] = None,
+    images: Chosen = BUNDLED_ONES,
     model: ModelOption = "cifar10",
     weights: WeightsOption = None,
     seed: Annotated[int, typer.Option(help="Of the random vectors.")] = 0,
@@ -92,9 +92,9 @@ def spectrum(
             say(f"\ncertificate of the first image\n{certified}")
     if done:
         whole = Profile.load(out / "results.json")
-        files = plots.save(whole.plot(), out / "spectrum")
         rows = [*whole.rows, *(row for _, c in finished().values() if c for row in c.rows)]
         write_json(json_file, whole.settings, rows)
+        files = plots.save(whole.plot(), out / "spectrum")
         say_skipped(whole.settings)
         say(f"\nFigure: {files[0]} (and .svg)\nResults: {out / 'results.json'}")
     if cut_short:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .common import STDOUT, JsonOption, console, writable, write_json
+from .common import INTERRUPTED, STDOUT, JsonOption, console, say, write_json
 
 
 def train(
@@ -22,27 +22,35 @@ def train(
     ),
     epochs: Annotated[int, typer.Option(min=1)] = 14,
     seed: int = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove another training from the folder.")
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """Trains the CIFAR-10 network. Started again, it goes on from the last epoch."""
     import jax
 
     from ..models.datasets import read_cifar10
-    from ..models.training import accuracy
+    from ..models.training import history
     from ..models.training import train as run
 
-    writable(out)
     images, labels = read_cifar10(data, train=True)
-    held = None
+    test_set = None
     if test is not None or data.suffix not in (".npz",):
-        held = read_cifar10(test or data, train=False)
-    settings, rows = {"data": str(data), "epochs": epochs, "seed": seed}, []
-    for epoch, model in run(images, labels, out=out, key=jax.random.key(seed), epochs=epochs):
-        reached = accuracy(model, *held) if held else None
-        rows.append({"epoch": epoch + 1, "test_accuracy": reached})
-        console.print(f"epoch {epoch + 1}: " + (f"test accuracy {reached:.4f}" if held else "done"))
-        if json_file != STDOUT:
-            write_json(json_file, settings, rows)
-    if json_file == STDOUT:
-        write_json(json_file, settings, rows)
+        test_set = read_cifar10(test or data, train=False)
+    settings = {"data": str(data), "epochs": epochs, "seed": seed}
+    options: dict[str, Any] = {"epochs": epochs, "test": test_set, "overwrite": overwrite}
+    key = jax.random.key(seed)
+    try:
+        for epoch, _ in run(images, labels, out=out, key=key, **options):
+            rows = history(out)
+            reached = rows[-1]["test_accuracy"]
+            said = "done" if reached is None else f"test accuracy {reached:.4f}"
+            console.print(f"epoch {epoch + 1}: {said}")
+            if json_file != STDOUT:
+                write_json(json_file, settings, rows)
+    except KeyboardInterrupt:
+        say(f"Interrupted: the epochs that are finished are in {out}; the same command goes on.")
+        raise typer.Exit(INTERRUPTED) from None
+    write_json(json_file, settings, history(out))
     console.print(f"Weights: {out / 'cifar10.safetensors'}", highlight=False)

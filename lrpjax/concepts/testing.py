@@ -92,7 +92,7 @@ def tcav(
     method = resolve_chain(method, model)
     if not 0 < significance < 1:
         raise ValueError(f"The significance lies between 0 and 1, got {significance}.")
-    checks.check_least(1, chunk=chunk)
+    checks.check_count(1, chunk=chunk)
     if target is None or np.ndim(target) != 0:
         raise ValueError(f"TCAV explains one class: the target is its index, got {target!r}.")
     images, shown, unrelated = _check_sets(images, concepts, random)

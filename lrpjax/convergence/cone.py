@@ -15,15 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base import checks
 from .._base.progress import track
 from .._base.results import Results, key_text
 from .._base.tables import Cells
 from ..graph import Graph
 from ..graph.places import output_layer, values_at
 from ..graph.reading import Model, source_of
-from ..matrices import chain_and_links, one_example
+from ..matrices import one_example
 from ..methods.lookup import resolve_chain
 from ..planning.claims import require
+from ..propagation.descent import Descent, descent
 from ..propagation.method import Method
 from ..propagation.operators import MEMORY, ChainOperator
 from .cosines import one_minus_cosines
@@ -111,13 +113,14 @@ def certificate(
     ValueError where fewer than two units send anything to `stop`.
     """
     method = resolve_chain(method, model)
-    if vectors < 2:
-        raise ValueError(f"Angles are of pairs: vectors must be at least 2, got {vectors}.")
+    checks.check_key(key)
+    checks.check_count(2, vectors=vectors)  # angles are of pairs
     source = source_of(model, x)
     reading = one_example(source, x, method)
     require(source, x, method)
     start = start or output_layer(reading.graph)
-    op, links = chain_and_links(reading, method, start, stop)
+    way = descent(reading, method, start, [stop])
+    op, links = way.to(stop), _links(way, stop)
     if len(op.in_shapes) > 1:
         raise ValueError(
             f"The model has {len(op.in_shapes)} inputs, whose maps are of different kinds: give an "
@@ -142,6 +145,15 @@ def certificate(
     found.append(conditions(op, probe, memory_limit, dense=whole, proved=proved))
     rows += [{"scope": "link", "method": method.name, **row} for row in found]
     return Certificate({"vectors": vectors, "key": key_text(key)}, rows)
+
+
+def _links(way: Descent, stop: str) -> list[ChainOperator]:
+    """None where there are none, or one, which is the whole."""
+    try:
+        found = way.links(stop)
+    except ValueError:
+        return []
+    return found if len(found) > 1 else []
 
 
 class Rays(NamedTuple):

@@ -78,11 +78,12 @@ def csc(
     """
     if over not in ("location", "map"):
         raise ValueError(f'Cosines are over a "location" or the "map", got over={over!r}.')
-    if vectors < 2:
-        raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
+    checks.check_count(2, vectors=vectors)  # cosines are of pairs
     if chunk is not None:
-        checks.check_least(1, chunk=chunk)
+        checks.check_count(1, chunk=chunk)
+    checks.check_names("layers", layers)
     checks.check_images(images)
+    checks.check_key(key)
     method, source = resolve_chain(method, model), source_of(model, images)
     alone = of_images(method, images, np.arange(1))
     require(source, images, method)

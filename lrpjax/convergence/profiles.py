@@ -27,9 +27,10 @@ from .._base.work import chunks
 from ..graph import Graph
 from ..graph.places import output_layer, values_at
 from ..graph.reading import Model, Source, source_of
-from ..matrices import chains, one_example
+from ..matrices import one_example
 from ..methods.lookup import resolve_chain
 from ..propagation.baselines import of_images
+from ..propagation.descent import descent
 from ..propagation.method import Method
 from .cosines import Scope, csc, reached_layers
 from .locations import locations
@@ -69,6 +70,8 @@ def profile(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
+    checks.check_key(key)
+    checks.check_names("layers", layers)
     source = source_of(model, images)
     keys = jax.random.split(key, 3)
     first = of_images(method, images, np.arange(1))
@@ -116,7 +119,8 @@ def _block_ratios(
         at = of_images(method, images, some.index)
         reading = one_example(source, images[some.slice], at)
         graph = reading.graph
-        for op in chains(reading, at, start, names):
+        way = descent(reading, at, start, names)
+        for op in map(way.to, names):
             (value,) = values_at(graph, start, [op.stop])
             n = op.shape[0]
             units = jnp.eye(n, dtype=op.dtype)

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 
 from .._base.compat import CALLS, ClosedJaxpr, Literal, call_body, scan_counts
-from ..propagation.operators import ChainOperator
 from ..rules.protocol import negative, positive
 
 
@@ -43,14 +42,16 @@ class Undecided(Exception):
 
 
 @jax.jit
-def signed_sums(op: ChainOperator) -> Parts:
+def signed_sums(pull: jax.tree_util.Partial) -> Parts:
     """Bounds of the positive and of the negative entries in each column of Z, summed: (n_in,) each.
+
+    pull: that of an operator of Z.
 
     Exact where no entry is a sum of terms of both signs. Raises Undecided where a rule does what
     cannot be followed.
     """
-    replay: Any = op.pull.func
-    (consts,) = op.pull.args
+    replay: Any = pull.func
+    (consts,) = pull.args
     ones = [Parts(jnp.ones(s.shape, s.dtype), jnp.zeros(s.shape, s.dtype)) for s in replay.like]
     found = [_parts(out) for out in _run(ClosedJaxpr(replay.jaxpr, consts), ones)]
     join = lambda arrays: jnp.concatenate([a.ravel() for a in arrays])

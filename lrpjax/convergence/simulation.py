@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from .._base import checks
 from .._base.progress import track
 from .._base.results import Results, key_text
 from .random_chains import ALPHAS, CASES, CONTROLS, DIMENSIONS, FAMILY, SQUARE, Measured, measure
@@ -78,10 +79,8 @@ def simulate(
     key alone decides the numbers, and a repetition is the same however many there are.
     finished: called with what there is after each repetition.
     """
-    if repetitions < 1:
-        raise ValueError(f"A simulation needs at least 1 of repetitions, got {repetitions}.")
-    if vectors < 2:
-        raise ValueError(f"Cosines are of pairs: vectors must be at least 2, got {vectors}.")
+    checks.check_count(1, repetitions=repetitions)
+    checks.check_count(2, vectors=vectors)  # cosines are of pairs
     seed = np.ravel(key_text(key)).tolist()
     done: list[dict[str, Measured]] = []
 

@@ -21,10 +21,11 @@ from .._base.results import Results, key_text
 from .._base.work import chunks
 from ..graph.places import output_layer
 from ..graph.reading import Model, source_of
-from ..matrices import chains, links, one_example
+from ..matrices import one_example
 from ..methods.lookup import resolve_chain
 from ..planning.claims import require
 from ..propagation.baselines import of_images
+from ..propagation.descent import descent
 from ..propagation.method import Method
 from ..propagation.operators import ChainOperator
 from .cosines import reached_layers
@@ -80,7 +81,8 @@ def singular_values(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
-    checks.check_least(1, k=k)
+    checks.check_key(key)
+    checks.check_count(1, k=k)
     source = source_of(model, images)
     require(source, images, method)
     rows = []
@@ -90,8 +92,14 @@ def singular_values(
         start_name = start or output_layer(reading.graph)
         names = layers or reached_layers(reading, at, start_name)[1:]
         own = jax.random.fold_in(key, i)
-        for op in chains(reading, at, start_name, names):
-            values, products = _leading(op, k, own)
+        if not names:
+            continue
+        way = descent(reading, at, start_name, names)
+        operators = {name: way.to(name) for name in names}
+        few = [name for name, op in operators.items() if op.shape[0] <= _few(op, k)]
+        made = dict(zip(few, way.dense(few), strict=True))
+        for name, op in operators.items():
+            values, products = _leading(op, k, own, made.get(name))
             ratio = float(values[0] / values[1]) if len(values) > 1 and values[1] > 0 else None
             rounding = 10 * float(jnp.finfo(op.dtype).eps)
             rows.append(
@@ -118,11 +126,23 @@ class Lanczos(NamedTuple):
     vectors: np.ndarray
 
 
-def _leading(op: ChainOperator, k: int, key: jax.Array) -> tuple[np.ndarray, int]:
-    """The k leading singular values, from the largest, and how many products they took."""
+def _few(op: ChainOperator, k: int) -> int:
+    """Up to how many rows Z is made dense from them, all at once with others."""
+    return min(_PER_VALUE * k, op.shape[1])
+
+
+def _leading(
+    op: ChainOperator, k: int, key: jax.Array, dense: np.ndarray | None
+) -> tuple[np.ndarray, int]:
+    """The k leading singular values, from the largest, and how many products they took.
+
+    dense: Z, where that is known already.
+    """
     least = min(op.shape)
+    if dense is not None:
+        return _of_dense(dense, k), least
     if least <= _PER_VALUE * k:
-        return _of_dense(op, k), least
+        return _of_dense(op.dense(), k), least
     count, values, vectors = 0, np.zeros(0), np.zeros((op.shape[1], 0))
     for turn in range(k):
         for steps in (5 * k, 10 * k, 20 * k):
@@ -144,7 +164,7 @@ def _leading(op: ChainOperator, k: int, key: jax.Array) -> tuple[np.ndarray, int
         if not more.values[0] > values[-1] * (1 + _TOLERANCE):
             return values, count
     try:
-        return _of_dense(op, k), count + least
+        return _of_dense(op.dense(), k), count + least
     except ValueError as error:
         raise ValueError(
             f"The singular values of Z from {op.start!r} to {op.stop!r} did not converge: ask for "
@@ -175,8 +195,8 @@ def _bidiagonal(
     return found.J_small, jnp.linalg.norm(found.residual), found.Q_tall[1]
 
 
-def _of_dense(op: ChainOperator, k: int) -> np.ndarray:
-    return np.linalg.svd(np.asarray(op.dense(), np.float64), compute_uv=False)[:k]
+def _of_dense(z: Any, k: int) -> np.ndarray:
+    return np.linalg.svd(np.asarray(z, np.float64), compute_uv=False)[:k]
 
 
 def lyapunov(
@@ -200,14 +220,15 @@ def lyapunov(
     """
     method = resolve_chain(method, model)
     checks.check_images(images)
-    checks.check_least(1, k=k)
+    checks.check_key(key)
+    checks.check_count(1, k=k)
     source = source_of(model, images)
     require(source, images, method)
     rows = []
     for i, some in enumerate(chunks(len(images), 1, f"Lyapunov exponents, {method.name}")):
         reading = one_example(source, images[some.slice], method)
         start_name = start or output_layer(reading.graph)
-        chain = links(reading, method, start_name, stop)
+        chain = descent(reading, method, start_name, [stop]).links(stop)
         if not chain:
             raise ValueError(f"Between {start_name!r} and {stop!r} there is nothing to multiply.")
         growths, resolved, settled = _growths(chain, k, jax.random.fold_in(key, i))

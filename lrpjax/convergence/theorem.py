@@ -8,8 +8,6 @@ matrix is positive.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -85,55 +83,47 @@ def _probe(op: ChainOperator, key: jax.Array, dense: np.ndarray | None) -> Probe
     n_out, n_in = op.shape
     draw = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     weights = 0.5 + draw.random((max(op.shape), min(_TESTED, n_out)), op.dtype)
-    if dense is None:
-        sending: Callable = partial(_sending, op)
-        receiving: Callable = partial(_receiving, op)
-    else:
-        sending, receiving = (lambda v: dense @ v != 0), (lambda r: dense.T @ r != 0)
-    in_use = np.asarray(sending(weights[:n_in])).any(1)  # as many columns as below: one program
+    up, down = (op.matmat, op.rmatmat) if dense is None else (dense.__matmul__, dense.T.__matmul__)
+    sending = lambda places: np.asarray(up(places)) != 0
+    receiving = lambda units: np.asarray(down(units)) != 0
+    in_use = sending(weights[:n_in]).any(1)  # as many columns as below: one program
     ranks = np.linspace(0, max(in_use.sum() - 1, 0), weights.shape[1]).round()
     tested = np.searchsorted(np.cumsum(in_use), ranks + 1)
     units = np.arange(n_out)[:, None] == tested
-    down = np.asarray(receiving(np.concatenate([weights[:n_out, :1], units], 1, dtype=op.dtype)))
-    reached, supports = down[:, 0], down[:, 1:]
-    return Probe(in_use, reached, tested, supports, np.asarray(sending(supports * weights[:n_in])))
-
-
-@jax.jit
-def _sending(op: ChainOperator, places: jax.Array) -> jax.Array:
-    """Which units (n_out, k) send anything to places (n_in, k)."""
-    return op.matmat(places) != 0
-
-
-@jax.jit
-def _receiving(op: ChainOperator, units: jax.Array) -> jax.Array:
-    """Which places (n_in, k) receive anything from units (n_out, k)."""
-    return op.rmatmat(units) != 0
+    found = receiving(np.concatenate([weights[:n_out, :1], units], 1, dtype=op.dtype))
+    reached, supports = found[:, 0], found[:, 1:]
+    return Probe(in_use, reached, tested, supports, sending(supports * weights[:n_in]))
 
 
 def _sign(
     op: ChainOperator, memory_limit: float, dense: np.ndarray | None
 ) -> tuple[str, str | None]:
     """Whether Z is non-negative, and an entry that is not, in words."""
-    try:
-        below = np.asarray(signed_sums(op).minus)
-    except Undecided:
-        below = np.ones(op.shape[1])
-    if not below.any():
-        return "yes", None
-    worst = int(below.argmax())
-    column = np.asarray(op.matvec(np.eye(1, op.shape[1], worst)[0]))
-    if column.min() >= 0:  # the bound is not tight: look at the matrix itself, if it can be held
-        if dense is None and op.nbytes > memory_limit:
-            return "unproven", None
-        dense = np.asarray(op.dense(memory_limit=memory_limit)) if dense is None else dense
-        worst = int(dense.min(0).argmin())
-        column = np.asarray(dense[:, worst])
-        if column.min() >= 0:
+    if dense is None:
+        try:
+            below = np.asarray(signed_sums(op.pull).minus)
+        except Undecided:
+            below = np.ones(op.shape[1])
+        if not below.any():
             return "yes", None
-    sender = unit_name(op.start, int(column.argmin()), op.out_shape)
-    receiver = unit_name(op.stop, worst, op.in_shapes[0])
-    return "no", f"{column.min():.2g} from {sender} to {receiver}"
+        worst = int(below.argmax())
+        one = np.zeros((op.shape[1], min(_TESTED, op.shape[0])), op.dtype)
+        one[worst, 0] = 1  # the other columns are those of the probe: one program
+        column = np.asarray(op.matmat(one))[:, 0]
+        if column.min() < 0:
+            return "no", _negative(op, worst, column)
+        if op.nbytes > memory_limit:  # the bound is not tight, and the matrix cannot be held
+            return "unproven", None
+        dense = np.asarray(op.dense(memory_limit=memory_limit))
+    worst = int(dense.min(0).argmin())
+    column = dense[:, worst]
+    return ("yes", None) if column.min() >= 0 else ("no", _negative(op, worst, column))
+
+
+def _negative(op: ChainOperator, receiver: int, column: np.ndarray) -> str:
+    sent = unit_name(op.start, int(column.argmin()), op.out_shape)
+    received = unit_name(op.stop, receiver, op.in_shapes[0])
+    return f"{column.min():.2g} from {sent} to {received}"
 
 
 def _birkhoff(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -11,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base import checks, text
+from .._base import checks, given, text
 from ..program import Program, evaluate, is_real, run, single, trace
 from ..program.evaluation import as_number, as_single, resumed
 from . import REGISTERED, Graph
+from .stated_range import check_stated_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +79,7 @@ class Source:
     """
 
     def __init__(self, model: Callable, *, snapshot: bool = False):
-        if not callable(model):
-            raise TypeError(f"The model must be a function of a batch of inputs, got {model!r}.")
+        _require_model(model)
         self.model, self._snapshot = model, snapshot
         self.bare, self._held = self, dict[str, Any]()
         self._made: dict[Hashable, Any] = {}
@@ -133,13 +134,17 @@ class Functional:
 
     def __call__(self, named: dict[str, Any], x: Any) -> Any:
         traced = self.source.traced(x)
-        program, values = traced.program, _replaced(traced, named)
-        env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
-        env |= {v: as_single(value) for v, value in zip(program.consts, values, strict=True)}
-        leaves = map(as_number, jax.tree.leaves(x))
-        env |= dict(zip(program.inputs, leaves, strict=True))
-        env = resumed(program, env, {})  # layers without parameters are named after their scopes
-        return jax.tree.unflatten(traced.out_tree, [env[v] for v in program.outputs])
+        values, leaves = _replaced(traced, named), jax.tree.leaves(x)
+        return jax.tree.unflatten(traced.out_tree, _outputs(traced.program, values, leaves))
+
+
+@partial(jax.jit, static_argnums=0)
+def _outputs(program: Program, consts: list[Any], leaves: list[Any]) -> list[Any]:
+    env: dict[int, Any] = {v: as_single(value) for v, value in program.literals.items()}
+    env |= {v: as_single(value) for v, value in zip(program.consts, consts, strict=True)}
+    env |= dict(zip(program.inputs, map(as_number, leaves), strict=True))
+    env = resumed(program, env, {})  # layers without parameters are named after their scopes
+    return [env[v] for v in program.outputs]
 
 
 def _names(program: Program, paths: dict[int, str]) -> list[str | None]:
@@ -167,6 +172,31 @@ def _replaced(traced: Traced, named: dict[str, Any]) -> list[Any]:
     ]
 
 
+def _require_model(model: Any) -> None:
+    """Raises TypeError for what is no function, and for the models of other frameworks."""
+    if callable(model):
+        if given.is_foreign(model):
+            raise TypeError(f"The model is {given.told('model', model)}.")
+        return
+    advice = next((text for is_it, text in _NO_MODELS if is_it(model)), "")
+    raise TypeError(
+        f"The model must be a function of a batch of inputs, got {given.what(model)}"
+        f"{advice and ': ' + advice}."
+    )
+
+
+_PARTIAL = "pass jax.tree_util.Partial(function, parameters), for a function (parameters, x)"
+_NO_MODELS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (lambda model: hasattr(model, "apply"), "pass jax.tree_util.Partial(model.apply, parameters)"),
+    (lambda model: isinstance(model, Mapping | list | tuple), _PARTIAL),
+    (lambda model: hasattr(model, "shape"), "the model comes first, and then its input"),
+    (
+        lambda model: isinstance(model, str),
+        "names are for the command line, here it is lrpjax.models.resnet50() or the like",
+    ),
+)
+
+
 # What every measure takes: a model, or what was read of it.
 Model = Callable[..., Any] | Reading | Source
 
@@ -178,17 +208,20 @@ def read(model: Model, x: Any) -> Reading:
     changes it. Where a measure needs other batches (single images) the model is read for these too,
     once for each shape; ValueError if it has changed in between.
     Raises ValueError for a model that does not run at x, does not depend on it, is in training mode
-    or lets examples depend on one another, and for an input or weights that are not finite.
+    or lets examples depend on one another, for an input or weights that are not finite, and for an
+    input far from the model's own `input_range`.
     """
     found = _source(model)
     callable_: Any = model if found is None else found.model
+    check_stated_range(model_of(model), x)
     return Source(callable_, snapshot=True).at(x, fold=True)
 
 
 def source_of(model: Model, x: Any) -> Source:
     """What a measure of the inputs x reads a model from, at batches of its own.
 
-    Raises ValueError where x has not the shape that a reading is for.
+    Raises ValueError where x has not the shape that a reading is for, or is far from the range that
+    the model states.
     """
     found = _source(model)
     if isinstance(model, Reading):
@@ -199,6 +232,8 @@ def source_of(model: Model, x: Any) -> Source:
                 f"The model was read for an input {text.arrays(model.leaves)}, and this one is "
                 f"{text.arrays(leaves)}: read it for this shape, with lrpjax.read(model, x)."
             )
+    if model is not found:  # else it is what was made here, and its input was tested
+        check_stated_range(model_of(model), x)
     given: Any = model
     return Source(given) if found is None else found
 
@@ -267,8 +302,16 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _arrays(x: Any) -> tuple[list[Any], Any]:
     """The leaves of an input as arrays, and its structure."""
+    given.require_arrays("x", x)
     leaves, tree = jax.tree.flatten(x)
-    return [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves], tree
+    return [leaf if _is_plain(leaf) else jnp.asarray(leaf) for leaf in leaves], tree
+
+
+def _is_plain(leaf: Any) -> bool:
+    """Whether a leaf is an array, or what says the shape of one; a number or a variable is not."""
+    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        return True
+    return hasattr(leaf, "dtype") and not hasattr(leaf, "__jax_array__")
 
 
 def _shape(leaves: Sequence[Any], tree: Any) -> Hashable:

@@ -37,7 +37,7 @@ class Estimator(Explainer):
 
     def __post_init__(self) -> None:
         if self.at_once is not None:
-            checks.check_least(1, at_once=self.at_once)
+            checks.check_count(1, at_once=self.at_once)
 
     def evaluations(self, explained: ExplainedOutput, leaves: Maps) -> int:
         raise NotImplementedError

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 
+from .._base import checks, given
 from .._base.checks import check_known
 from .._base.text import columns
 from ..composites import stabilised, uniform
@@ -14,6 +17,7 @@ from ..graph.reading import model_of
 from ..propagation.entries import FAMILIES, NOTATION, STABILISERS, TABLE
 from ..propagation.explainer import Explainer, explainer
 from ..propagation.method import Method
+from ..propagation.options import require_known
 
 
 def based(method: str | Explainer) -> Explainer:
@@ -41,33 +45,44 @@ def get(name: str, **options: Any) -> Any:
     is conserved) or "uniform" (AttnLRP: half to each); `stabiliser`, an absolute number that LRP
     adds to its denominators (default: 1e-9 of the layer's largest for one example); all others go
     to the method's own function (`get("rect-grad", percentile=95)`).
-    Raises ValueError for an unknown name, with the nearest ones, or a missing option.
+    Raises ValueError for an unknown name, with the nearest ones, or a missing option, and TypeError
+    for an option that the method has not, with all that it has, or of another type.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"A method's name is wanted here, got {given.what(name)}.")
     common = {key: options.pop(key) for key in _COMMON if key in options}
     fits = [(make, found) for spelling, make in FAMILIES if (found := spelling.fullmatch(name))]
     if fits:
         ((make, found),) = fits
-        made = make(*map(float, found.groups()), **options)
+        made = _made(name, partial(make, *map(float, found.groups())), options)
     elif name == "tcav":
         raise ValueError(
             "tcav gives a score for each concept, not a map: call lrpjax.tcav(model, images, ...)."
         )
     else:
         check_known("method", name, TABLE)
-        made = TABLE[name].make(**options)
+        made = _made(name, TABLE[name].make, options)
     if common and made.chain is None:
-        raise ValueError(
+        raise TypeError(
             f"{name} has no option {next(iter(common))!r}: give it to the base method, as in "
             f"base=lrpjax.methods.get(..., {next(iter(common))}=...)."
         )
     attention = common.pop("attention", "detached")
     stabiliser = common.pop("stabiliser", None)
+    if stabiliser is not None:
+        checks.check_least(0, stabiliser=stabiliser)
     made = _with_attention(replace(made, **common), attention)
     if stabiliser is None:
         return made
     if not stabiliser > 0:
         raise ValueError(f"stabiliser must be greater than 0, got {stabiliser}.")
     return replace(made, composite=stabilised(made.composite, stabiliser))
+
+
+def _made(name: str, make: Callable, options: dict[str, Any]) -> Any:
+    is_chain = name not in TABLE or TABLE[name].chain
+    require_known(name, make, options, _COMMON if is_chain else ())
+    return make(**options)
 
 
 def _with_attention(method: Any, attention: str) -> Any:

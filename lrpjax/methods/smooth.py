@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base import checks
 from ..propagation.entries import named
 from ..propagation.method import Colour, Method
 from .estimator import Estimator, ExplainedOutput, Maps
@@ -42,8 +43,7 @@ class SmoothGrad(Estimator):
         super().__post_init__()
         if self.form not in FORMS:
             raise ValueError(f"The form is one of {', '.join(FORMS)}, got {self.form!r}.")
-        if self.samples < 1:
-            raise ValueError(f"smooth-grad needs at least 1 sample, got {self.samples}.")
+        checks.check_count(1, samples=self.samples)
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"The noise is a share of the image's range, got {self.noise}.")
 
@@ -123,6 +123,7 @@ def smooth_grad(
             "smooth-grad draws noise and needs a key: use "
             "lrpjax.methods.get('smooth-grad', key=jax.random.key(0))."
         )
+    checks.check_key(key)
     return SmoothGrad(
         base=based(base), key=key, samples=samples, noise=noise, form=form, at_once=at_once
     )

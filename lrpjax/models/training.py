@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import nnx
 from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from .._base.fingerprint import digest, environment
 from .._base.progress import seen
+from .._base.results import key_text
+from .._base.resuming import kept, versions
 from .cifar import Cifar10, cifar10
 from .weights import save_weights
 
@@ -102,17 +108,33 @@ def train(
     epochs: int = 16,
     batch: int = 64,
     learning_rate: float = 1e-3,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    overwrite: bool = False,
 ) -> Iterator[tuple[int, Cifar10]]:
     """Trains the network on uint8 images (N, 32, 32, 3) and yields (epoch, model) after each.
 
     Adam with a cosine decay to zero, cross-entropy, dropout .5 and `augment`. A checkpoint is
-    written under `out`/checkpoints after each epoch and a second start goes on from the last;
-    every draw depends on (key, epoch, step) alone, so an interrupted run ends as an
-    uninterrupted one. After the last epoch the weights are in `out`/cifar10.safetensors.
+    written in `out` after each epoch, with the accuracy on the images and labels of `test`
+    (`history` reads it), and a second start goes on from the last; every draw depends on (key,
+    epoch, step) alone, so an interrupted run ends as an uninterrupted one. After the last epoch the
+    weights are in `out`/cifar10.safetensors.
+    Raises ValueError, with what differs, where `out` holds a run with other images, labels or
+    settings (overwrite: removes that), and BlockingIOError where another process is at work there.
     """
     steps = len(images) // batch
     if steps == 0:
         raise ValueError(f"Training needs at least one batch of {batch} images, got {len(images)}.")
+    settings = {
+        "images_sha256": digest(images),
+        "labels_sha256": digest(np.asarray(labels)),
+        "test_sha256": digest(test),
+        "key": key_text(key),
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "versions": versions("flax", "optax"),
+        "precision": environment(),
+    }
     model = cifar10("random", key=key)
     for layer in (model.conv1, model.conv2, model.conv3, model.conv4):
         layer.conv_general_dilated = lambda x, kernel, *_, **__: conv(x, kernel)
@@ -143,17 +165,16 @@ def train(
         updates, moments = optimiser.update(gradient, state["optimiser"])
         return {"params": optax.apply_updates(state["params"], updates), "optimiser": moments}, loss
 
-    folder = Path(out).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=1)
     with (
-        ocp.CheckpointManager(folder / "checkpoints", options=options) as checkpoints,
+        kept(
+            out, settings, what="a training", pieces="*.safetensors", overwrite=overwrite
+        ) as folder,
         Progress(disable=not seen()) as bar,
     ):
-        first = 0
-        if (last := checkpoints.latest_step()) is not None:
-            state = checkpoints.restore(last, args=ocp.args.StandardRestore(state))
-            first = last + 1
-        for epoch in range(first, epochs):
+        rows = history(out)
+        if rows:
+            state = _restored(folder.folder / _CHECKPOINT, state)
+        for epoch in range(len(rows), epochs):
             task = bar.add_task(f"epoch {epoch + 1}/{epochs}", total=steps)
             epoch_key = jax.random.fold_in(key, epoch)
             order = np.asarray(jax.random.permutation(epoch_key, len(images)))
@@ -165,7 +186,54 @@ def train(
                 bar.update(
                     task, advance=1, description=f"epoch {epoch + 1}/{epochs} loss {loss:.3f}"
                 )
-            checkpoints.save(epoch, args=ocp.args.StandardSave(state))
-            checkpoints.wait_until_finished()
-            yield epoch, model_of(state["params"], training=False)
-    save_weights(model_of(state["params"], training=False), folder / "cifar10.safetensors")
+            trained = model_of(state["params"], training=False)
+            reached = None if test is None else accuracy(trained, *test)
+            rows = [*rows, {"epoch": epoch + 1, "test_accuracy": reached}]
+            about = {_ROWS: json.dumps(rows)}
+            folder.write(_CHECKPOINT, save(_named(state), about))
+            yield epoch, trained
+        save_weights(model_of(state["params"], training=False), Path(out) / "cifar10.safetensors")
+
+
+_CHECKPOINT, _ROWS = "checkpoint.safetensors", "rows"
+
+
+def history(out: str | PathLike) -> list[dict[str, Any]]:
+    """A row (epoch, test_accuracy) of each epoch that is finished in a folder of `train`.
+
+    Raises ValueError where its checkpoint is damaged.
+    """
+    file = Path(out) / _CHECKPOINT
+    if not file.exists():
+        return []
+    try:
+        with safe_open(file, "numpy") as tensors:
+            return json.loads(tensors.metadata()[_ROWS])
+    except (SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(_damaged(file, error)) from error
+
+
+def _restored(file: Path, like: dict) -> dict:
+    """The state in a checkpoint. Raises ValueError for a file that holds something else."""
+    try:
+        with safe_open(file, "numpy") as tensors:
+            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(_damaged(file, error)) from error
+    shapes = lambda arrays: {name: (a.shape, str(a.dtype)) for name, a in arrays.items()}
+    if shapes(found) != shapes(_named(like)):
+        raise ValueError(_damaged(file, "it holds other arrays"))
+    names = iter(found[name] for name in _named(like))
+    return jax.tree.map(lambda _: jnp.asarray(next(names)), like)
+
+
+def _named(state: dict) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree.flatten_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _damaged(file: Path, why: object) -> str:
+    return (
+        f"The checkpoint {str(file)!r} is damaged ({why}): train in another folder, or overwrite "
+        "this one."
+    )

@@ -8,8 +8,9 @@ from os import PathLike
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from .._base.files import write_whole
 from .._base.tensors import listed, misfits
 from . import naming
 from .checkpoint import Checkpoint, open_checkpoint
@@ -28,7 +29,7 @@ def save_weights(model: nnx.Module, path: str | PathLike, *, dtype: str = "float
     tensors = {
         ".".join(map(str, keys)): np.asarray(leaf[...]).astype(dtype) for keys, leaf in params
     }
-    save_file(tensors, path, getattr(model, "settings", None))
+    write_whole(path, save(tensors, getattr(model, "settings", None)))
 
 
 def load_weights(model: nnx.Module, path: str | PathLike) -> None:

@@ -7,6 +7,7 @@ the signal instead: the part of x that varies with the neuron's output. Kinderma
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -16,15 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from .._base import checks
+from .._base.files import write_whole
 from .._base.reading import reading
 from .._base.tensors import check_names, listed, misfits
 from .._base.work import chunks
 from ..graph import Graph, Layer
 from ..graph.reading import Model, environment, read_at, source_of
 from ..layers import make_linear
+from .means import means
 from .patches import fan_in, grid, neuron_sums, on_grid, patch_sums
 
 MODES = ("relu", "linear")
@@ -45,12 +48,19 @@ class Patterns:
 
     def save(self, path: str | PathLike, *, dtype: str = "float16") -> None:
         """Writes the patterns (not the weights) as safetensors. ValueError for patterns that are
-        not finite, also in that dtype: float16 ends at 65504."""
+        not finite, or leave the range of that dtype: float16 holds 6e-5 to 65504 in full."""
         _require_finite(self.a, "they are not to be saved")
         with np.errstate(over="ignore"):
             tensors = {name: np.asarray(a).astype(dtype) for name, a in self.a.items()}
         _require_finite(tensors, f'they leave the range of {dtype}: save them with dtype="float32"')
-        save_file(tensors, path, {"mode": self.mode})
+        least = jnp.finfo(dtype).tiny
+        largest = {name: np.abs(np.asarray(a)).max(initial=0) for name, a in self.a.items()}
+        if small := [name for name, size in largest.items() if 0 < size < least]:
+            raise ValueError(
+                f"The patterns of {', '.join(small)} are too small for the range of {dtype}, which "
+                'would round them away: save them with dtype="float32".'
+            )
+        write_whole(path, to_bytes(tensors, {"mode": self.mode}))
 
 
 def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
@@ -100,6 +110,7 @@ def fit(
     mode: str = "relu",
     chunk: int = 64,
     patches: int | None = 9,
+    out: str | PathLike | None = None,
 ) -> Patterns:
     """Fits a pattern for every neuron of every convolution and dense layer of a model.
 
@@ -114,25 +125,39 @@ def fit(
     patches: on how many patches of an image a convolution is fitted, a regular grid that moves on
     with every batch; None for all. Neighbouring patches say much the same, and all of them take
     four times as long.
-    Raises ValueError for a model without such layers, no images, or input that is not finite.
+    out: a folder where the means so far are written every second or so: a second call with the
+    same model, settings and images goes on from there, and ends as one that was not interrupted.
+    Raises ValueError for a model without such layers, no images, or input that is not finite, and
+    where `out` holds the means of another model, of other settings, or of other images;
+    BlockingIOError where another process is at work there.
     """
     if mode not in MODES:
         raise ValueError(f"The mode is {' or '.join(map(repr, MODES))}, got {mode!r}.")
-    checks.check_least(1, chunk=chunk)
+    checks.check_count(1, chunk=chunk)
     if patches is not None:
-        checks.check_least(1, patches=patches)
+        checks.check_count(1, patches=patches)
     whole = hasattr(images, "shape")
     batches = _batches(images, chunk) if whole else images
-    state = reading = source = None
-    for turn, x in enumerate(batches):
-        source = source or source_of(model, images if whole else x)
-        reading = source.at(x, fold=True)
-        if not _layers(reading.graph):
-            raise ValueError("The model has no convolution and no dense layer: nothing to fit.")
-        how = (mode, patches)
-        state = _add(reading.graph, how, reading.consts, reading.leaves, state, jnp.int32(turn))
-    if reading is None or state is None:
-        raise ValueError("Patterns need at least one image.")
+    settings = {"mode": mode, "patches": patches}
+    source = reading = state = store = None
+    with ExitStack() as stack:
+        for turn, x in enumerate(batches):
+            source = source or source_of(model, images if whole else x)
+            reading = source.at(x, fold=True)
+            if store is None:
+                if not (names := [layer.name for layer in _layers(reading.graph)]):
+                    raise ValueError(
+                        "The model has no convolution and no dense layer: nothing to fit."
+                    )
+                store = stack.enter_context(means(out, reading, names, settings))
+                state = store.state
+            if not store.have(x):
+                how, arrays = (mode, patches), (reading.consts, reading.leaves)
+                state = _add(reading.graph, how, *arrays, state, jnp.int32(turn))
+                store.keep(state)
+        if reading is None or state is None or store is None:
+            raise ValueError("Patterns need at least one image.")
+        store.keep(state, last=True)
     w, axes = _weights(reading.graph, reading.consts, reading.leaves)
     a = {}
     for name, (_, _, product, patch, output) in state.items():

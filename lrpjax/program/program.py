@@ -89,7 +89,7 @@ class Call:
 Step = Eqn | Call
 
 
-@dataclass
+@dataclass(eq=False)
 class Program:
     """Equations in order, from `consts` (parameters) and `inputs` (the leaves of x) to `outputs`.
 

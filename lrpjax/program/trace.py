@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,15 +14,11 @@ import numpy as np
 from .._base import text
 from .contractions import contracted
 from .flatten import flatten
+from .mending import INFERENCE, hint, keras_untouched, reason
 from .program import Program, is_inexact
 
 # Parts of a parameter's path that name how it is stored, not where it belongs.
 _STORAGE = {"params", "raw_value", "_fun"}
-
-INFERENCE = (
-    "switch the model to inference: model.eval() in nnx, train=False in linen, "
-    "eqx.nn.inference_mode(model) in Equinox, is_training=False in Haiku, training=False in Keras."
-)
 
 _DEPTH = 4  # how many wrappers (partial, vmap, jit, a method, a closure) a model may wear
 
@@ -42,11 +36,13 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     slots = [i for i, leaf in enumerate(leaves) if is_tree and _is_array(leaf)]
     structure: list[Any] = []
 
-    def call(arrays, *inputs):
+    def run(arrays, x):
         filled = dict(zip(slots, arrays, strict=True))
         rebuilt = [filled.get(i, leaf) for i, leaf in enumerate(leaves)]
-        function = jax.tree.unflatten(tree, rebuilt) if is_tree else model
-        out = function(jax.tree.unflatten(x_tree, inputs))
+        return (jax.tree.unflatten(tree, rebuilt) if is_tree else model)(x)
+
+    def call(arrays, *inputs):
+        out = run(arrays, jax.tree.unflatten(x_tree, inputs))
         structure.append(jax.tree.structure(out))
         return out
 
@@ -54,7 +50,7 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
     arrays = [leaves[i] for i in slots]
     shaped = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in x_leaves]
     try:
-        with _keras_untouched():
+        with keras_untouched():
             closed = jax.make_jaxpr(call)(arrays, *shaped)
     except _error_of_flax("TraceContextError") as error:
         raise ValueError(
@@ -63,8 +59,8 @@ def trace(model: Callable, x: Any) -> tuple[Program, list[Any], dict[int, str], 
         ) from error
     except (TypeError, ValueError, *_error_of_flax("FlaxError")) as error:  # type: ignore[misc]
         raise ValueError(
-            f"The model cannot be called with input {text.arrays(shaped)}: {_reason(error)}."
-            + (_dropout_hint(error) or _shape_hint(partial(call, arrays), shaped))
+            f"The model cannot be called with input {text.arrays(shaped)}: {reason(error)}."
+            + hint(error, _containers(model), partial(run, arrays), x)
         ) from error
     program, closed_over = flatten(closed, len(x_leaves))
     values = arrays + closed_over
@@ -120,53 +116,10 @@ class _Held:
         return has_parameters and not isinstance(value, jax.Array) and not self._has_plain
 
 
-def _reason(error: Exception) -> str:
-    """An error's first line; Keras' first says only where it was, in bold."""
-    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
-    telling = (line.strip() for line in lines if not line.startswith("Exception encountered"))
-    return next(filter(None, telling), type(error).__name__).rstrip(".")
-
-
-def _dropout_hint(error: Exception) -> str:
-    """What to switch, if the model asks for random numbers."""
-    asks = re.search(r"dropout|deterministic|\brngs?\b|PRNG", str(error), re.I)
-    return f" Active dropout? Then {INFERENCE}" if asks else ""
-
-
-# What users forget, and the rank of the input for which they may have.
-_MENDED = (
-    ("give it channels last, as in x.transpose(0, 2, 3, 1)", 4, lambda x: x.transpose(0, 2, 3, 1)),
-    ("give it channels first, as in x.transpose(0, 3, 1, 2)", 4, lambda x: x.transpose(0, 3, 1, 2)),
-    ("give it a batch, as in x[None]", None, lambda x: x[None]),
-    ("pass jax.vmap(model), for a model of one example", None, lambda x: x[0]),
-)
-
-
-def _shape_hint(call: Callable, shaped: list[Any]) -> str:
-    """What to do to the input, if that is all the model needs to run."""
-    for advice, rank, mend in _MENDED:
-        if len(shaped) != 1 or rank not in (None, len(shaped[0].shape)):
-            continue
-        try:
-            mended = jax.eval_shape(mend, *shaped)
-            with _keras_untouched():
-                jax.eval_shape(call, mended)
-        except Exception:  # whatever a model raises, this input is no better
-            continue
-        return f" It can with {text.arrays([mended])}: {advice}."
-    return ""
-
-
 def _error_of_flax(name: str) -> tuple[type[Exception], ...]:
     """One of the errors of Flax, to be caught; none where it is not loaded and none is raised."""
     errors = sys.modules.get("flax.errors")
     return (getattr(errors, name),) if errors is not None else ()
-
-
-def _keras_untouched() -> AbstractContextManager:
-    """Keras layers in training mode would assign traced values to their variables."""
-    keras: Any = sys.modules.get("keras")
-    return keras.StatelessScope() if hasattr(keras, "StatelessScope") else nullcontext()
 
 
 def _is_array(leaf: Any) -> bool:

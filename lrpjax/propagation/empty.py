@@ -16,7 +16,7 @@ from .pullback import Checked
 
 def is_empty(x: Any) -> bool:
     """Whether an input is a batch of no images."""
-    return any(jnp.shape(leaf)[:1] == (0,) for leaf in jax.tree.leaves(x))
+    return any(getattr(leaf, "shape", ())[:1] == (0,) for leaf in jax.tree.leaves(x))
 
 
 def no_maps(attribute: Callable, x: Any, target: Any) -> Any:

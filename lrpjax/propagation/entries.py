@@ -9,6 +9,8 @@ from functools import partial
 from inspect import getdoc
 from typing import Any, Literal
 
+from .options import checked
+
 NOTATION = """\
 c_ij = W_ij x_j is what input j contributes to output i, + and - are positive and negative parts,
 and D is the difference from a baseline x0."""
@@ -77,6 +79,7 @@ def named(
     """
 
     def enter(make: Callable) -> Callable:
+        make = checked(make)
         made = partial(make, *arguments) if arguments else make
         TABLE[name] = Entry(made, formula, source, conserves, converges, needs, chain)
         make.__doc__ = _said(getdoc(make) or "", formula, source, chain)

@@ -9,8 +9,12 @@ from typing import Any, Literal, Self
 import jax
 import numpy as np
 
+from .._base.checks import takes, written
+from .._base.given import is_foreign, what
 from ..graph.reading import Reading
+from ..rules import Rule
 
+_ARRAYS = np.ndarray | np.generic | jax.Array
 Colour = Literal["sum", "max-abs"]
 
 
@@ -81,6 +85,11 @@ class Own(Explainer):
 
     def explain(self, reading: Reading, x: Any, target: Any) -> Any:
         found = self.call(reading, x, target)
+        if not all(isinstance(leaf, _ARRAYS) for leaf in jax.tree.leaves(found)):
+            raise ValueError(
+                f"{self.name} gives {what(found)} in the place of a map: it must give an array of "
+                "numpy or JAX, of the images' shape."
+            )
         shapes, wanted = (list(map(np.shape, jax.tree.leaves(own))) for own in (found, x))
         tree: Any = jax.tree.structure(x)
         if jax.tree.structure(found) != tree or shapes != wanted:
@@ -96,15 +105,26 @@ def explainer(given: Any) -> Explainer:
     """A method that is given as a value: one of this package, or what a user made."""
     if isinstance(given, Explainer):
         return given
-    call = getattr(given, "explain", None)
-    if call is None and callable(given):
-        call = lambda reading, x, target: given(reading.model, x, target)
-    if call is None or isinstance(given, type):
+    own = getattr(given, "explain", None)
+    function, wanted = (given, "model") if own is None else (own, "reading")
+    if not callable(function) or isinstance(given, type | Rule) or is_foreign(given):
         raise TypeError(
             "A method is a name, an lrpjax.methods.Method, an object with a name and "
             "explain(reading, x, target), or a function (model, x, target) to a map, got "
-            f"{given!r}."
+            f"{what(given)}."
         )
+    if not takes(function, None, None, None):
+        raise TypeError(
+            f"What explains is called with ({wanted}, x, target), got {what(given)}"
+            f"{written(function)}{_unmade(given)}."
+        )
+    call = own or (lambda reading, x, target: given(reading.model, x, target))
     name = getattr(given, "name", getattr(given, "__name__", type(given).__name__))
     facts = {fact: getattr(given, fact) for fact in ("colour", "sparse") if hasattr(given, fact)}
     return Own(str(name), call, **facts)
+
+
+def _unmade(given: Any) -> str:
+    """What to do with a function of the table, which makes a method."""
+    made = getattr(given, "unchecked", None)
+    return "" if made is None else f", which makes a method: call it, {made.__name__}()"

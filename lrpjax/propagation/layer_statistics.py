@@ -59,7 +59,7 @@ def statistics(model: Model, images: Any, layer: str, *, chunk: int = 32) -> Sta
     """
     if not hasattr(images, "shape") or len(images) < 2:
         raise ValueError("A standard deviation needs one array (N, ...) of at least 2 images.")
-    checks.check_least(1, chunk=chunk)
+    checks.check_count(1, chunk=chunk)
     chunk = min(chunk, len(images))
     reading = source_of(model, images).at(images[:chunk], fold=True)
     value = layer_value(reading.graph, layer)

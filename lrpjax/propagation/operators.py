@@ -48,7 +48,8 @@ class ChainOperator:
     @property
     def is_linear(self) -> bool:
         """Whether JAX can transpose the map, which it can if it is linear."""
-        like, pull = jax.ShapeDtypeStruct(self.shape[:1], self.dtype), partial(_down, self)
+        like = _taken(self.pull)
+        pull = lambda r: self.pull([r])
         try:
             jax.eval_shape(lambda r: jax.linear_transpose(pull, like)(pull(r)), like)
         except (NotImplementedError, AssertionError, TypeError, ValueError):
@@ -78,7 +79,7 @@ class ChainOperator:
 
     def _product(self, many: Callable, columns: jax.Array) -> jax.Array:
         count, label = columns.shape[1], f"{self.method}, products"
-        found = _in_chunks(partial(many, self, columns), count, self.at_once, 1, label)
+        found = _in_chunks(partial(many, self.pull, columns), count, self.at_once, 1, label)
         checks.check_maps(self.method, [found])
         return found
 
@@ -107,47 +108,63 @@ class ChainOperator:
                 "lrpjax.chain, which multiplies with it without storing it, or give a larger "
                 "memory_limit."
             )
+        n_out, n_in = self.shape
+        propagate, n = (_down, n_out) if n_out <= n_in else (_up, n_in)
         rows = _in_chunks(
-            partial(_unit_rows, self), min(self.shape), self.at_once, 0, f"{self.method}, matrix"
+            partial(_unit_rows, self.pull, propagate, n),
+            n,
+            self.at_once,
+            0,
+            f"{self.method}, matrix",
         )
         checks.check_maps(self.method, [rows])
-        return rows if _is_wide(self) else rows.T
+        return rows if n_out <= n_in else rows.T
 
 
-def _down(op: ChainOperator, r: jax.Array) -> jax.Array:
+# What is compiled is for a propagation, whatever its place in the network is called.
+
+
+def _taken(pull: jax.tree_util.Partial) -> jax.ShapeDtypeStruct:
+    """What a replay of one value takes."""
+    replay: Any = pull.func
+    (like,) = replay.like
+    return like
+
+
+def _down(pull: jax.tree_util.Partial, r: jax.Array) -> jax.Array:
     """Z^T r of a flat r."""
-    return jnp.concatenate([part.ravel() for part in op.pull([r.reshape(op.out_shape)])])
+    like = _taken(pull)
+    return jnp.concatenate([part.ravel() for part in pull([r.reshape(like.shape)])])
 
 
-def _up(op: ChainOperator, v: jax.Array) -> jax.Array:
+def _up(pull: jax.tree_util.Partial, v: jax.Array) -> jax.Array:
     """Z v of a flat v."""
-    like = jax.ShapeDtypeStruct(op.shape[:1], op.dtype)
-    down = partial(_down, op)
-    (out,) = jax.linear_transpose(down, like)(v.astype(jax.eval_shape(down, like).dtype))
+    like = _taken(pull)
+    flat = jax.ShapeDtypeStruct((math.prod(like.shape),), like.dtype)
+    down = partial(_down, pull)
+    (out,) = jax.linear_transpose(down, flat)(v.astype(jax.eval_shape(down, flat).dtype))
     return out
 
 
 @partial(jax.jit, static_argnums=3)
-def _many_down(op: ChainOperator, columns: jax.Array, first: int, n: int) -> jax.Array:
+def _many_down(pull: jax.tree_util.Partial, columns: jax.Array, first: int, n: int) -> jax.Array:
     some = jax.lax.dynamic_slice_in_dim(columns, first, n, 1)
-    return jax.vmap(partial(_down, op), 1, 1)(some)
+    return jax.vmap(partial(_down, pull), 1, 1)(some)
 
 
 @partial(jax.jit, static_argnums=3)
-def _many_up(op: ChainOperator, columns: jax.Array, first: int, n: int) -> jax.Array:
+def _many_up(pull: jax.tree_util.Partial, columns: jax.Array, first: int, n: int) -> jax.Array:
     some = jax.lax.dynamic_slice_in_dim(columns, first, n, 1)
-    return jax.vmap(partial(_up, op), 1, 1)(some)
+    return jax.vmap(partial(_up, pull), 1, 1)(some)
 
 
-@partial(jax.jit, static_argnums=2)
-def _unit_rows(op: ChainOperator, first: int, n: int) -> jax.Array:
-    """The products with n unit vectors, from number `first`, on the shorter side of Z."""
-    units = jax.nn.one_hot(first + jnp.arange(n), min(op.shape), dtype=op.dtype)
-    return jax.vmap(partial(_down if _is_wide(op) else _up, op))(units)
-
-
-def _is_wide(op: ChainOperator) -> bool:
-    return op.shape[0] <= op.shape[1]
+@partial(jax.jit, static_argnums=(1, 2, 4))
+def _unit_rows(
+    pull: jax.tree_util.Partial, propagate: Callable, size: int, first: int, n: int
+) -> jax.Array:
+    """What is propagated from n unit vectors, of `size` entries, from number `first`."""
+    units = jax.nn.one_hot(first + jnp.arange(n), size, dtype=_taken(pull).dtype)
+    return jax.vmap(partial(propagate, pull))(units)
 
 
 def _in_chunks(

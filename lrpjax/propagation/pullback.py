@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._base import checks, pickles
-from .._base.compat import ClosedJaxpr, jaxpr_as_fun, without_values
+from .._base.compat import ClosedJaxpr, Literal, jaxpr_as_fun, without_values
+from .._base.jaxprs import identity, needed
 from ..graph import Graph
 from .derivative import Relevance
 from .propagations import Span, propagations
@@ -63,6 +64,29 @@ def _replay(env: dict[int, Any], span: Span, propagate: Callable[[Relevance], Re
     return jax.tree_util.Partial(Replay(tuple(like), without_values(closed)), closed.consts)
 
 
+def section(
+    pull: jax.tree_util.Partial, above: int | None, below: Sequence[int]
+) -> jax.tree_util.Partial | None:
+    """The part of a replay from the relevance at one of its outputs (None: from all that it takes)
+    to that at others, by their numbers. None where relevance reaches these also beside it."""
+    replay: Any = pull.func
+    (values,), jaxpr = pull.args, replay.jaxpr
+    entry = jaxpr.invars if above is None else [jaxpr.outvars[above]]
+    outs = [jaxpr.outvars[i] for i in below]
+    if any(isinstance(v, Literal) for v in entry):
+        return None
+    passed = {*jaxpr.constvars, *jaxpr.invars, *entry}
+    writes = [v for v in outs if not isinstance(v, Literal) and v not in passed]
+    eqns, reads = needed(jaxpr.eqns, writes, passed)
+    used = {*reads, *(v for v in outs if not isinstance(v, Literal))}
+    if not used.isdisjoint(set(jaxpr.invars) - set(entry)):
+        return None
+    kept = [(v, c) for v, c in zip(jaxpr.constvars, values, strict=True) if v in used]
+    part = jaxpr.replace(constvars=[v for v, _ in kept], invars=entry, outvars=outs, eqns=eqns)
+    like = tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in entry)
+    return jax.tree_util.Partial(Replay(like, part), [c for _, c in kept])
+
+
 def _sent(span: Span, propagate: Callable, relevance: Sequence[jax.Array]) -> Relevance:
     """What a span makes of relevance at its injected values, of which one may stand twice."""
     seeds: Relevance = {}
@@ -98,16 +122,30 @@ class Checked:
 
 @dataclass(frozen=True, eq=False)
 class Replay(Checked):
-    """The propagation of relevance as a jaxpr; the values are its constants."""
+    """The propagation of relevance as a jaxpr; the values are its constants.
+
+    Equal ones do the same to the same values: what is compiled for one block of a network is for
+    all that are like it.
+    """
 
     like: tuple[jax.ShapeDtypeStruct, ...]
     jaxpr: Any
+
+    @cached_property
+    def _identity(self) -> Hashable:
+        return identity(self.jaxpr)
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Replay) and self._identity == other._identity
 
     def __reduce__(self) -> tuple:
         return _restored, (self.like, pickles.dumps(self.jaxpr))
 
     def run(self, values: list[Any], relevance: list[jax.Array]) -> list[jax.Array]:
-        return _evaluate(self.jaxpr, values, relevance)
+        return _evaluate(self, values, relevance)
 
 
 @dataclass(frozen=True)
@@ -132,8 +170,8 @@ def _listed(shapes: list[tuple]) -> str:
 
 
 @partial(jax.jit, static_argnums=0)
-def _evaluate(jaxpr, consts, relevance):
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*relevance)
+def _evaluate(replay, consts, relevance):
+    return jaxpr_as_fun(ClosedJaxpr(replay.jaxpr, consts))(*relevance)
 
 
 @partial(jax.jit, static_argnums=(0, 2))

@@ -12,13 +12,14 @@ import numpy as np
 from .._base.checks import is_concrete
 from ..graph import Graph, Layer, ending
 from ..graph.ends import ends_in
+from ..graph.stated_range import ROUNDING
 from ..program import calls_around, is_inexact
 from ..rules import Rule, flat, nothing
 from ..rules import rule as make_rule
 from .rule_chain import RuleChain
 
 NOTHING = make_rule(nothing)  # where no relevance arrives
-ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
+UNIFORM = 1e-5  # of a map's largest entry, by which stabilisers and rounding move the others
 
 
 def check_range(leaves: Sequence[Any], method: RuleChain) -> None:
@@ -57,7 +58,7 @@ def rules_for(graph: Graph, method: RuleChain, layers: Sequence[Layer]) -> list[
         # derivative of its own may have one.
         if (
             layer.kind == "control"
-            and (graph.asked(method.composite, layer) is None or layer.primitive == "while")
+            and (method.asked(graph, layer) is None or layer.primitive == "while")
             and not (method.derivative and calls_around(graph.program, layer.eqns))
         ):
             raise NotImplementedError(
@@ -96,28 +97,45 @@ def _no_logits(layer: Layer) -> str:
     )
 
 
-def warn_of_uniform_maps(graph: Graph, method: RuleChain, stacklevel: int) -> None:
-    """Warns where the flat rule stands on first layers that read a whole example each: the map then
-    has one value for all of its inputs, and shows nothing."""
-    first = [layer for layer in graph.layers if layer.first]
-    whole = [
-        layer
-        for layer in first
-        if layer.kind == "dense" and len(graph.program.shape(layer.inputs[0])) == 2
-    ]
-    rules = [method.rule_for(graph, layer) for layer in whole]
-    if first and whole == first and all(r is not None and r.function is flat for r in rules):
+def flat_first(graph: Graph, method: RuleChain) -> str:
+    """The name of a first layer that has the flat rule; "" if there is none."""
+    first = ((layer.name, method.rule_for(graph, layer)) for layer in graph.layers if layer.first)
+    return next((name for name, rule in first if rule is not None and rule.function is flat), "")
+
+
+def warn_of_uniform_maps(name: str, layer: str, maps: Sequence[Any], stacklevel: int) -> None:
+    """Warns where concrete maps have one value for all of an example's inputs, and show nothing.
+
+    layer: a first layer with the flat rule, as `flat_first` finds it; nothing else makes them so.
+    """
+    if layer and all(map(is_concrete, maps)) and _is_uniform(maps):
         warnings.warn(
-            f"The map of {method.name} is uniform: its rule for the first layer is flat, and "
-            f"{first[0].name!r} reads all of an example (there is no convolution in front), so "
-            "that every input gets the same share. Take lrp-zplus or lrp-wsquare for such a model.",
+            f"The map of {name} is uniform: its rule for the first layer {layer!r} is flat, and "
+            "no convolution tells an example's inputs apart, so that every input gets the same "
+            "share. Take lrp-zplus or lrp-wsquare for such a model.",
             stacklevel=stacklevel + 1,
         )
+
+
+def _is_uniform(maps: Sequence[Any]) -> bool:
+    """Whether it is one number in each example, and not 0 in all of them."""
+    if () in map(np.shape, maps) or len({len(m) for m in maps}) != 1:
+        return False  # these are no batches
+    rows = np.concatenate([np.asarray(m).reshape(len(m), -1) for m in maps], 1)
+    if rows.shape[1] < 2:
+        return False
+    size = np.abs(rows).max(1, initial=0)
+    return bool(size.any() and (np.ptp(rows, 1) <= UNIFORM * size).all())
 
 
 def _no_rule(graph: Graph, method: RuleChain, layer: Layer) -> str:
     if ends := ending(graph):
         return _no_logits(ends[-1])
+    if not any(is_inexact(graph.program.avals[v]) for v in layer.inputs):
+        return (
+            f"{method.name} has no rule for the integers that {layer.primitive} at {layer.source} "
+            "computes with: make the input a float before, as in x.astype('float32')."
+        )
     register = f"with lrpjax.rules.register({layer.primitive!r}, rule) or "
     return (
         f"{method.name} has no rule for the primitive {layer.primitive!r} at {layer.source} "

@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 
 import jax
 
-from ..composites import Composite
+from .._base import given
+from ..composites import Composite, require_composite, require_rule
 from ..graph import Graph, Layer
 from ..rules import Rule, gradient, rule
 from ..rules.deeplift import paired_gradient
@@ -36,6 +37,9 @@ class RuleChain(Explainer):
     patterns: dict[str, jax.Array] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        require_composite(self.composite, self.name)
+        if not isinstance(self.fold, bool):
+            raise TypeError(f"fold is True or False, got {given.what(self.fold)}.")
         for option, allowed in (("start", ("logit", "one")), ("unknown", ("error", "gradient"))):
             if getattr(self, option) not in allowed:
                 raise ValueError(
@@ -53,8 +57,13 @@ class RuleChain(Explainer):
     def started(self, start: Start) -> Self:
         return replace(self, start=start)
 
-    def rule_for(self, graph: Graph, layer: Layer) -> Rule | None:
+    def asked(self, graph: Graph, layer: Layer) -> Rule | None:
+        """What the composite says of a layer. TypeError if that is neither a rule nor None."""
         found = graph.asked(self.composite, layer)
+        return require_rule(found, f"The composite of {self.name} gives the layer {layer.name!r}")
+
+    def rule_for(self, graph: Graph, layer: Layer) -> Rule | None:
+        found = self.asked(graph, layer)
         if found is None and layer.kind == "unknown" and self.baseline is None:
             found = layer.detail  # a registered rule, which knows nothing of references
         if found is None and self.unknown == "gradient":
@@ -63,6 +72,6 @@ class RuleChain(Explainer):
 
     def is_substituted(self, graph: Graph, layer: Layer) -> bool:
         """Whether the gradient stands in for a rule of the layer, as `unknown` says."""
-        if self.unknown != "gradient" or graph.asked(self.composite, layer) is not None:
+        if self.unknown != "gradient" or self.asked(graph, layer) is not None:
             return False
         return layer.kind != "unknown" or layer.detail is None or self.baseline is not None

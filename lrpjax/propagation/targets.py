@@ -76,7 +76,6 @@ def read_for_target(model: Model, x: Any, method: Explainer, target: Any) -> Rea
     checks.check_target(target, program.shape(program.outputs[0]))
     if rules is not None:
         refusals.rules_for(graph, rules, below(graph, None))
-        refusals.warn_of_uniform_maps(graph, rules, stacklevel=3)
     refuse_what_mixes(reading)
     if ends := ending(graph):
         warnings.warn(

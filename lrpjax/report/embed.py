@@ -46,7 +46,12 @@ def figure_size(figure: Figure) -> tuple[int, int]:
 def file_uri(name: str, content: str) -> str:
     """A text file as a data URI, of the type that its name's ending says."""
     kind = _TYPES.get(PurePath(name).suffix.lower(), "text/plain")
-    return data_uri(content.encode(), f"{kind};charset=utf-8")
+    return data_uri(as_bytes(content), f"{kind};charset=utf-8")
+
+
+def as_bytes(content: str) -> bytes:
+    """A text as UTF-8; what cannot be (half of a pair, from a file's name) as an escape."""
+    return content.encode("utf-8", "backslashreplace")
 
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:

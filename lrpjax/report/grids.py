@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,12 @@ from .pictures import (
     summed,
 )
 from .style import Figure
+from .texts import wrapped
 
 _CELL = 1.15  # inches, the width of a picture
 _BELOW = 0.22  # inches, the line below it
 _HEADING = 0.35  # inches, of a row with headings
+_TITLE = 60  # letters of a line of the title
 _WRAP = 15  # letters of a heading that fit above a picture
 _LEAST = 1e-6  # as fine as L1 is written: below is rounding, which must not be drawn as structure
 _NOTHING = 0.88  # the grey in place of a map
@@ -119,7 +120,7 @@ def cascade_panels(
             _draw_scaled(panel, relevance)
     _finish(figure, panels, f"All layers up to the named one are random. {_STATED}")
     if name:
-        figure.suptitle(name, **TEXT)
+        figure.suptitle(wrapped(name, _TITLE), **TEXT)
     return panels
 
 
@@ -244,7 +245,7 @@ def _cell(image: np.ndarray) -> tuple[float, float]:
 
 
 def _wrapped(headings: Sequence[str]) -> list[str]:
-    return [fill(heading, _WRAP, break_long_words=False) for heading in headings]
+    return [wrapped(heading, _WRAP, whole=True) for heading in headings]
 
 
 def _finish(figure: Any, panels: np.ndarray, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 
 from numpy.typing import ArrayLike
 
@@ -25,11 +24,12 @@ from .pictures import (
     scale_of,
     short,
     summed,
-    wrapped,
 )
 from .style import Figure
+from .texts import wrapped
 
 _CELL = 1.5  # inches, the width of a picture on a sheet
+_ABOVE = 42  # letters that fit above a single map
 _BELOW = 50  # letters that fit below a single map
 _WRAP = 18  # letters of a method's name that fit above a picture
 
@@ -57,7 +57,7 @@ def heatmap(
     figure = Figure(figsize=(4.4, 3.3 * height / width + 1.0), layout="compressed")
     panel = figure.subplots()
     draw(panel, values, None if overlay is None else as_grey(overlay))
-    panel.set_title(title, loc="left", **{**TEXT, "fontsize": FONT + 2})
+    panel.set_title(wrapped(title, _ABOVE), loc="left", **{**TEXT, "fontsize": FONT + 2})
     lines = [*filter(None, [wrapped(caption, _BELOW)]), stated]
     panel.set_xlabel("\n".join(lines), loc="left", **TEXT)
     ends = short(scale) if scale else ""
@@ -103,7 +103,7 @@ def sheet(
             raise ValueError(f"There are {len(pictures)} images, but {count} of {name}.")
     scales = {name: normalise(own)[1] if shared_scale else None for name, own in values.items()}
     headings = [
-        fill(name, _WRAP, break_long_words=False) + ("" if scale is None else f"\n± {short(scale)}")
+        wrapped(name, _WRAP, whole=True) + ("" if scale is None else f"\n± {short(scale)}")
         for name, scale in scales.items()
     ]
     height, width = pictures.shape[1:3]

@@ -26,10 +26,12 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
-from .._base.text import NOTHING, cell, words
-from .embed import figure_size, figure_uri, file_uri
+from .._base.text import NOTHING, cell, visible, words
+from .embed import as_bytes, figure_size, figure_uri, file_uri
 
 LEVELS = ("ignores", "doubt", "depends", "failed", "control")  # in the order in which they sort
+
+_FORMULA = tuple("=+-@\t\r")  # what a formula of a spreadsheet begins with
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -111,20 +113,28 @@ def page(
 def csv_text(rows: Rows) -> str:
     """The rows as CSV, with a heading: every key of any row, in order of first appearance.
 
-    Lists, tuples and mappings become JSON in their cell; None and a missing key an empty cell.
+    Lists, tuples and mappings become JSON in their cell; None and a missing key an empty cell. A
+    text that a spreadsheet would take for a formula (=, +, -, @, a tab or a return in front) has an
+    apostrophe in front, which it does not show; numbers stay numbers.
     """
     fields = list(dict.fromkeys(field for row in rows for field in row))
     if not fields:
         return ""
     stream = StringIO()
-    writer = csv.DictWriter(stream, fields, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.DictWriter(stream, fields)  # with the ends of lines of RFC 4180
+    writer.writerow({field: _text(field) for field in fields})
     writer.writerows({field: _flat(value) for field, value in row.items()} for row in rows)
     return stream.getvalue()
 
 
 def _flat(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | tuple | Mapping) else value
+    if isinstance(value, list | tuple | Mapping):
+        return json.dumps(value)
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 @cache
@@ -133,6 +143,7 @@ def _template() -> Template:
         loader=PackageLoader("lrpjax.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -165,8 +176,13 @@ def _picture(picture: Picture) -> dict[str, Any]:
     if not picture.alt.strip():
         raise ValueError(f"The picture {picture.caption!r} has no alternative text: set its alt.")
     width, height = figure_size(picture.figure)
+    try:
+        uri = figure_uri(picture.figure)
+    except Exception as error:  # whatever matplotlib raises, the numbers are not lost for it
+        return {"failed": f"{type(error).__name__}: {error}", "caption": picture.caption}
     return {
-        "uri": figure_uri(picture.figure),
+        "failed": "",
+        "uri": uri,
         "alt": picture.alt,
         "caption": picture.caption,
         "width": width,
@@ -234,7 +250,7 @@ def _sortable(value: Any) -> str | None:
 
 def _size(content: str) -> str:
     """How large a file is, in the units of file managers."""
-    size = float(len(content.encode()))
+    size = float(len(as_bytes(content)))
     for unit in ("bytes", "kB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize
 from numpy.typing import ArrayLike
 
 from .style import Figure
+from .texts import wrapped
 
 _PERCENTILES = (0.5, 99.5)
 RULE = "max(|P0.5|, |P99.5|)"
@@ -21,7 +22,7 @@ _COLOURS = colormaps["seismic"].resampled(257)  # an odd number: the middle one 
 _LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue, ITU-R BT.601
 _CONTRAST = 0.6  # of an image under a map: none of its pixels is as dark as strong relevance
 FONT, SMALL, GREY = 9, 7.5, "0.35"
-TEXT: dict[str, Any] = {"fontsize": FONT, "parse_math": False}  # names may hold $
+TEXT: dict[str, Any] = {"fontsize": FONT}
 _MINUS = "\N{MINUS SIGN}"
 _BESIDE = 30  # letters that a row's caption may be wide
 
@@ -164,11 +165,6 @@ def colour_bar(figure: Figure, panels: Any, scale: str, **place: Any) -> None:
     )
     bar.set_label("relevance", fontsize=FONT)
     bar.outline.set_visible(False)
-
-
-def wrapped(text: str, letters: int) -> str:
-    """Each line of the text broken into lines of so many letters."""
-    return "\n".join(fill(line, letters) for line in text.split("\n"))
 
 
 def short(number: float) -> str:

@@ -22,7 +22,8 @@ from .sanity import random_logit as random_logit
 from .sanity import randomisation as randomisation
 from .simulated import simulation as simulation
 from .spectra import pattern_spectrum as pattern_spectrum
-from .style import Figure, having_rows, line_styles, name_layers, tidy, together
+from .style import Figure, below, having_rows, line_styles, name_layers, tidy, together
+from .texts import drawn, joined, room
 
 __all__ = [
     "cascade",
@@ -59,12 +60,15 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
     starts = list(dict.fromkeys(row["start"] for row in shown))
     across = min(len(starts), _ACROSS)
     down = -(-len(starts) // across)
-    figure = Figure(figsize=(2.6 + 6.4 * across, 5.4 * down), layout="constrained")
+    methods = list(dict.fromkeys(row["method"] for row in shown))
+    slant = below(row["layer"] for row in shown)
+    width = 2.6 + (6.4 + slant) * across + room(methods, 28)
+    height = down * (5.4 + slant)
+    figure = Figure(figsize=(width, height), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).ravel())
     for unused in panels[len(starts) :]:
         unused.remove()
     panels = panels[: len(starts)]
-    methods = list(dict.fromkeys(row["method"] for row in shown))
     styles = dict(zip(methods, line_styles(), strict=False))
     for panel, start in zip(panels, starts, strict=True):
         rows = [row for row in shown if row["start"] == start]
@@ -75,9 +79,9 @@ def csc(result: CSC, *, scale: str = "linear") -> Figure:
             own = [row for row in rows if row["method"] == method]
             x = [place[row["layer"]] for row in own]
             y = [_height(row, scale) for row in own]
-            panel.plot(x, y, label="\n= ".join(group), **styles[method])
+            panel.plot(x, y, label=joined(group), **styles[method])
         name_layers(panel, layers)
-        panel.set_title(f"random relevance injected at {start}", loc="left", fontsize=10)
+        panel.set_title(f"random relevance injected at {drawn(start)}", loc="left", fontsize=10)
         panel.set_xlabel("relevance arriving at the output of layer (input on the right)")
         tidy(panel)
         if scale == "log":

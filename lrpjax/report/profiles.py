@@ -9,7 +9,8 @@ from matplotlib.ticker import FuncFormatter
 
 from .._base.upwards import figure_of
 from ..convergence import Profile
-from .style import COLOURS, Figure, having_rows, tidy
+from .style import COLOURS, Figure, below, having_rows, tidy
+from .texts import LAYER, drawn, room
 
 _MARKERS = "os^Dv<>"
 _SCOPES = {"map": "over the whole map", "location": "at each location, over the channels"}
@@ -28,7 +29,7 @@ def profile(result: Profile) -> Figure:
         )
     methods = list(dict.fromkeys(row["method"] for row in result.rows))
     layers = list(dict.fromkeys(row["layer"] for row in result.rows))
-    figure = Figure(figsize=(17, 5.2), layout="constrained")
+    figure = Figure(figsize=(17 + room(methods, 24), 5.2 + below(layers)), layout="constrained")
     panels = figure.subplots(1, 3)
     for panel, (scope, words) in zip(panels, _SCOPES.items(), strict=False):
         for number, method in enumerate(methods):
@@ -46,7 +47,7 @@ def profile(result: Profile) -> Figure:
         linked = [row for row in rows if row["total_gap"] is not None]
         x = [layers.index(row["layer"]) for row in linked]
         total = _values(linked, "total_gap") / np.log(10)
-        panels[2].plot(x, total, label=method, **_style(number))
+        panels[2].plot(x, total, label=drawn(method), **_style(number))
     panels[2].set_ylabel("log10 of $\\sigma_1 / \\sigma_2$ so far, link by link")
     _finish(panels[2], layers, "growth of the gap down the chain (Lyapunov)")
     kinds = [
@@ -64,7 +65,9 @@ def profile(result: Profile) -> Figure:
     figure.legend(
         handles=[*panels[2].get_lines(), *kinds], loc="outside right center", frameon=False
     )
-    figure.suptitle(f"random relevance injected at {starts[0]}", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(
+        f"random relevance injected at {drawn(starts[0])}", x=0.01, ha="left", fontsize=11
+    )
     return figure
 
 
@@ -91,7 +94,8 @@ def _upside_down(panel: Axes) -> None:
 
 def _finish(panel: Axes, layers: list[str], title: str) -> None:
     many = len(layers) > 20
-    panel.set_xticks(range(len(layers)), layers, fontsize=max(3.5, min(9, 200 / len(layers))))
+    shown = [drawn(layer, LAYER) for layer in layers]
+    panel.set_xticks(range(len(layers)), shown, fontsize=max(3.5, min(9, 200 / len(layers))))
     panel.tick_params("x", rotation=90 if many else 40)
     panel.set_title(title, loc="left", fontsize=10)
     tidy(panel)

@@ -16,7 +16,8 @@ from matplotlib.patches import Patch
 from .._base.upwards import figure_of
 from ..auditing import Audit
 from ..sanity import CONTROLS, Sanity
-from .style import COLOURS, Figure, line_styles, name_layers, tidy, together
+from .style import COLOURS, Figure, below, line_styles, name_layers, tidy, together
+from .texts import drawn, joined, room
 
 Row = dict[str, Any]
 
@@ -36,6 +37,7 @@ _ORDERS = {  # title, label of the axis of layers
 }
 _BAND = ("median", "low", "high")
 _ACROSS = 2  # panels side by side, each with its legend
+_BESIDE = 40  # letters of a name beside its box
 _ROW = 0.33  # inches, a method's box and the gap to the next
 _HALF = 0.31  # of the rows' distance, half a box's height
 _GREYS, _DASHES, _MARKERS = ("0.35", "0.55", "0.7"), ((0, (5, 2)), (0, (1, 1))), ".x+1"
@@ -69,7 +71,9 @@ def randomisation(result: Sanity, *, similarity: str | None = None) -> Figure:
     styles = _styles(rows)
     across = min(len(parts), _ACROSS)
     down = -(-len(parts) // across)
-    figure = Figure(figsize=(9 * across, 5.6 * down), layout="constrained")
+    slant = below(row["layer"] for row in rows)
+    width, height = across * (9 + slant + room(_names(rows), 28)), down * (5.6 + slant)
+    figure = Figure(figsize=(width, height), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).ravel())
     for unused in panels[len(parts) :]:
         unused.remove()
@@ -94,7 +98,7 @@ def _curves(panel: Axes, rows: list[Row], styles: dict[str, dict[str, Any]]) -> 
         style = styles[group[0]]
         x = range(len(median))
         panel.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
-        panel.plot(x, median, label="\n= ".join(group), **style)
+        panel.plot(x, median, label=joined(group), **style)
     name_layers(panel, [*start, *layers])
     title, label = _ORDERS[order]
     panel.set_title(title, loc="left", fontsize=10)
@@ -158,14 +162,17 @@ def _boxes(rows: list[Row]) -> tuple[Figure, list[tuple[Axes, list[Row]]]]:
     """Box plots, a panel for each similarity, with the rows of each from the largest median."""
     kinds = list(dict.fromkeys(row["similarity"] for row in rows))
     parts = [[row for row in rows if row["similarity"] == kind] for kind in kinds]
-    size = (8 * len(parts), 1.5 + _ROW * max(map(len, parts)))
+    width = len(parts) * (8 + 1.4 * room(_names(rows), 28, _BESIDE))
+    size = (width, 1.5 + _ROW * max(map(len, parts)))
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(1, len(parts), squeeze=False)[0])
     for panel, part in zip(panels, parts, strict=True):
         part.sort(key=lambda row: _falling(row["median"]))
         for place, row in enumerate(part):
             _box(panel, place, row)
-        panel.set_yticks(range(len(part)), [_name(row) + _count(row) for row in part])
+        panel.set_yticks(
+            range(len(part)), [drawn(_name(row), _BESIDE) + _count(row) for row in part]
+        )
         panel.set_ylim(len(part) - 0.4, -0.6)
         tidy(panel, grid="x")
         panel.set_axisbelow(True)
@@ -273,7 +280,7 @@ def _left_out(rows: list[Row]) -> str:
     most: dict[str, int] = {}
     for row in rows:
         most[_name(row)] = max(most.get(_name(row), 0), row["dropped"])
-    found = ", ".join(f"{count} of {name}" for name, count in most.items() if count)
+    found = ", ".join(f"{count} of {drawn(name, _BESIDE)}" for name, count in most.items() if count)
     text = f"maps without structure, left out: up to {found}"
     return "\n" + fill(text, 90) if found else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..auditing import Audit
@@ -14,7 +15,17 @@ _ROWS = 9  # of a grid, so that it can be read on paper
 
 def sections(audit: Audit) -> list[Section]:
     """All that the audit has something for, in the order of the page."""
-    return [found for of in SECTIONS if (found := of(audit)) is not None]
+    return [found for of in SECTIONS if (found := _made(of, audit)) is not None]
+
+
+def _made(of: Callable[[Audit], Section | None], audit: Audit) -> Section | None:
+    """A section; in the place of one that cannot be made, why not: the others are not lost."""
+    try:
+        return of(audit)
+    except Exception as error:  # whatever a figure raises
+        reason = f"{type(error).__name__}: {error}"
+        title = of.__name__.replace("_", " ").capitalize()
+        return Section(title, f"This part could not be made ({reason}); see the data below.")
 
 
 def other_class(audit: Audit) -> Section | None:

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .._base.upwards import figure_of
 from ..convergence import PatternSpectrum
-from .style import Figure, having_rows, tidy
+from .style import Figure, below, having_rows, tidy
+from .texts import LAYER, drawn
 
 # Okabe and Ito's colours; markers and dashes tell the lines apart in black and white.
 _WEIGHTS = {"color": "#000000", "marker": "o", "linestyle": "--", "label": "W (gradient)"}
@@ -26,9 +27,11 @@ def pattern_spectrum(result: PatternSpectrum) -> Figure:
     Where a ratio is not resolved there is a gap.
     """
     having_rows(result)
-    figure = Figure(figsize=(12.5, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
     names = result.settings["layers"]
+    links = [row["layers"] for row in result.select("link", "W")]
+    ticks = [" \u2192 ".join(pair) for pair in links]
+    figure = Figure(figsize=(12.5, 5 + below([*names, *ticks])), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     for part, matrix, style in (
         ("layer", "W", _WEIGHTS),
         ("layer", "W*A", _PRODUCT),
@@ -38,12 +41,10 @@ def pattern_spectrum(result: PatternSpectrum) -> Figure:
     _finish(left, names, "layer by layer: the matrices of the centre tap")
     left.set_ylabel("$\\sigma_1 / \\sigma_2$: how much one direction dominates")
 
-    links = [row["layers"] for row in result.select("link", "W")]
     jumps = [i for i in range(1, len(links)) if links[i][0] != links[i - 1][1]]
     for matrix, style in (("W", _WEIGHTS), ("W*A", _PRODUCT)):
         ratios = [row["ratio"] for row in result.select("link", matrix)]
         _draw(right, ratios, {**style, "label": _product(result, matrix)}, jumps)
-    ticks = [" \u2192 ".join(pair) for pair in links]
     _finish(right, ticks, "from layer to layer: the links of the chain")
     return figure
 
@@ -67,7 +68,12 @@ def _draw(panel: Axes, ratios: list[float | None], style: dict, jumps: Sequence[
 def _finish(panel: Axes, ticks: list[str], title: str) -> None:
     many = len(ticks) > _FEW_LAYERS
     size = max(3.5, min(9, 160 / max(1, len(ticks))))
-    panel.set_xticks(range(len(ticks)), ticks, fontsize=size, ha="center" if many else "right")
+    panel.set_xticks(
+        range(len(ticks)),
+        [drawn(t, LAYER) for t in ticks],
+        fontsize=size,
+        ha="center" if many else "right",
+    )
     panel.tick_params("x", rotation=90 if many else 40)
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -11,6 +11,7 @@ import matplotlib.figure
 from matplotlib.axes import Axes
 
 from .._base.results import Results
+from .texts import LAYER, drawn, room
 
 # Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell them apart in
 # black and white.
@@ -59,11 +60,18 @@ def together(curves: Mapping[str, Iterable[float]]) -> list[list[str]]:
 
 
 def name_layers(panel: Axes, layers: Sequence[str]) -> None:
+    shown = [drawn(layer, LAYER) for layer in layers]
     if len(layers) <= _FEW_LAYERS:
-        panel.set_xticks(range(len(layers)), layers, rotation=40, ha="right")
+        panel.set_xticks(range(len(layers)), shown, rotation=40, ha="right")
     else:  # upright and small, so that all of a deep network's fit
         size = max(3.5, min(8, 400 / len(layers)))
-        panel.set_xticks(range(len(layers)), layers, rotation=90, fontsize=size)
+        panel.set_xticks(range(len(layers)), shown, rotation=90, fontsize=size)
+
+
+def below(layers: Iterable[str]) -> float:
+    """The inches that names of layers on an axis need which are longer than usual: they are slanted
+    or upright."""
+    return 0.8 * room(layers, 20, LAYER)
 
 
 def tidy(panel: Axes, *, grid: Any = "y") -> None:

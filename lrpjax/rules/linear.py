@@ -156,8 +156,16 @@ def _of_strengthened(
 ) -> Account:
     """The bias b_i + gamma b_i^s takes part as every contribution does."""
     _, b, agreeing = _agreeing(op, x, z)
-    shift = None if op.b is None else b + gamma * jnp.where(z >= 0, positive(b), negative(b))
-    return by_origin(op, shared_out(op, z + gamma * agreeing, stabiliser, r, bias=shift))
+    own, more, stabiliser = _of_range(gamma, stabiliser)
+    shift = None if op.b is None else own * b + more * jnp.where(z >= 0, positive(b), negative(b))
+    return by_origin(op, shared_out(op, own * z + more * agreeing, stabiliser, r, bias=shift))
+
+
+def _of_range(gamma: float, stabiliser: float | None) -> tuple[float, float, float | None]:
+    """What z and what agrees with it count in the denominator, over 1 + gamma as the numerators
+    are: of a large gamma they would leave the range of single precision."""
+    own = 1 / (1 + gamma)
+    return own, gamma / (1 + gamma), None if stabiliser is None else own * stabiliser
 
 
 def _agreeing(op: Linear, x: jax.Array, z: jax.Array) -> tuple[Callable, jax.Array, jax.Array]:
@@ -185,9 +193,10 @@ def gamma(
     """
     pull, _, agreeing = _agreeing(op, x, z)
     up = z >= 0
-    denominator = stabilise(op, z + gamma * agreeing, stabiliser)
-    share_a = jnp.where(up, 1 + gamma, 1) / denominator
-    share_n = jnp.where(up, 1, 1 + gamma) / denominator
+    own, more, stabiliser = _of_range(gamma, stabiliser)
+    denominator = stabilise(op, own * z + more * agreeing, stabiliser)
+    share_a = jnp.where(up, 1.0, own) / denominator
+    share_n = jnp.where(up, own, 1.0) / denominator
     return lambda r: pull(r * share_a, r * share_n)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from .._base.checks import takes, written
+from .._base.given import what
 
 STABILISER = 1e-9  # of the largest denominator of a layer
 
@@ -64,7 +67,22 @@ class Rule:
     parameters: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, op: Any, *values: Any) -> Any:
-        return self.function(op, *values, **dict(self.parameters))
+        """TypeError for a function that cannot be called so, or that returns no map."""
+        parameters = dict(self.parameters)
+        if not takes(self.function, op, *values, **parameters):
+            raise TypeError(
+                f"The rule {self}{_of_layer(op)} is called with it, {len(values) - 1} of its "
+                f"inputs and its output, and its function is {_name(self.function)}"
+                f"{written(self.function)}: write it as (op, *inputs, output)."
+            )
+        made = self.function(op, *values, **parameters)
+        maps = made if isinstance(made, tuple) else (made,)
+        if not all(map(callable, maps)) or not takes(maps[0], None):
+            raise TypeError(
+                f"The rule {self}{_of_layer(op)} returns {what(made)}{written(made)}: it must "
+                "return a function, from the relevance of the output to that of the input."
+            )
+        return made
 
     @property
     def facts(self) -> Facts:
@@ -98,7 +116,7 @@ class Rule:
         return rule(self.function, **given)
 
     def __str__(self) -> str:
-        name = self.function.__name__.rstrip("_").replace("_", "-")
+        name = _name(self.function).rstrip("_").replace("_", "-")
         shown = ", ".join(f"{k}={_short(v)}" for k, v in self.parameters)
         return f"{name}({shown})" if shown else name
 
@@ -107,9 +125,52 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
+def _name(function: Any) -> str:
+    """A function's name; of an object that is called, its class'."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _of_layer(op: Any) -> str:
+    layer = getattr(op, "layer", None)
+    return "" if layer is None else f" of the layer {layer.name!r} ({layer.source})"
+
+
 def rule(function: Callable, **parameters: Any) -> Rule:
-    """The rule `function` with its parameters fixed."""
+    """The rule `function` with its parameters fixed.
+
+    Raises TypeError for what is no function (op, *inputs, output) with these parameters.
+    """
+    if isinstance(function, Rule | type) or not callable(function):
+        raise TypeError(
+            f"A rule is made of a function (op, *inputs, output), got {what(function)}"
+            f"{': it is a rule already' * isinstance(function, Rule)}."
+        )
+    if wrong := _wrong(function, parameters):
+        raise TypeError(f"The function {_name(function)}{written(function)} is no rule: {wrong}.")
     return Rule(function, tuple(sorted(parameters.items())))
+
+
+def _wrong(function: Callable, parameters: dict[str, Any]) -> str:
+    """Why a function cannot be called as a rule with these parameters; empty if it can."""
+    try:
+        known = signature(function).parameters.values()
+    except (TypeError, ValueError):  # of a builtin nobody can say
+        return ""
+    kinds = {p.kind for p in known}
+    named = {p.name for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if Parameter.VAR_KEYWORD not in kinds and (odd := [p for p in parameters if p not in named]):
+        return f"it has no parameter {odd[0]!r}"
+    needed = [p.name for p in known if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if missing := [name for name in needed if name not in parameters]:
+        return f"it needs {', '.join(missing)}, as in rule({_name(function)}, {missing[0]}=...)"
+    plain = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [p for p in known if p.kind in plain and p.name not in parameters]
+    if Parameter.VAR_POSITIONAL not in kinds and len(taken) < _LEAST:
+        return "it is called as (op, *inputs, output), with at least one input"
+    return ""
+
+
+_LEAST = 3  # values that a rule is called with: the layer at work, an input and the output
 
 
 def known(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._base import checks
 from .._base.results import key_text
 from ..graph.reading import Model
 from .maps import Subject
@@ -55,6 +56,7 @@ def cascade(
 
     The options are those of `mprt`. Sixt et al. 2020, figure 1.
     """
+    checks.check_key(key)
     subject = Subject(model, images, method, target=target, chunk=chunk)
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
@@ -63,15 +65,24 @@ def cascade(
     random = randomised(subject.reading, found, first, randomiser=randomiser, init=init, like=like)
     states = States(subject, colour)
     asked = [({}, None), *((random(step.randomised), None) for step in steps)]
-    maps, names = np.stack(states.all(asked)), [TRAINED, *(step.layer for step in steps)]
-    drawn = randomiser if init is None else "init"
-    settings = {"images": len(images), "order": order, "randomiser": drawn, "key": key_text(key)}
+    drawn = randomiser if init is None else "the model's initialiser"
+    settings = {"order": order, "randomiser": drawn, "key": key_text(key)}
+    maps = np.stack(states.all(asked))
+    return cascade_of(subject, maps, [step.layer for step in steps], settings)
+
+
+def cascade_of(
+    subject: Subject, maps: np.ndarray, layers: Sequence[str], settings: dict[str, Any]
+) -> Cascade:
+    """The cascade of a subject's first images, as many as there are maps (1 + layers, N, H, W)."""
+    names = [TRAINED, *layers]
     rows = [
         {"method": subject.name, "layer": name, "largest": _largest(own)}
         for name, own in zip(names, maps, strict=True)
     ]
-    pictures = pictures_of(images, subject.channel)
-    return Cascade(settings, rows, {subject.name: maps}, pictures, names)
+    shown = pictures_of(subject.images[: maps.shape[1]], subject.channel)
+    settings = {"images": maps.shape[1], **settings}
+    return Cascade(settings, rows, {subject.name: maps}, shown, names)
 
 
 def _largest(maps: np.ndarray) -> float | None:

@@ -62,6 +62,7 @@ def two_classes(
     images: a batch of pictures of both. A method that sees the class marks other pixels for each.
     Those of several methods are joined by `+`. Sixt et al. 2020, figure 3.
     """
+    checks.check_key(key)
     subject = Subject(model, images, method, target=classes[0], chunk=chunk)
     for given in classes:
         checks.check_target(given, (1, subject.classes))

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..graph.reading import Reading
 from ..propagation.explainer import Explainer
+from ..propagation.targets import logits_of
 
 
 @dataclass(frozen=True)
@@ -20,22 +19,24 @@ class Control(Explainer):
 
     name: str
     known: str
-    function: Callable[[Callable, Any, Any], Any]
+    function: Callable[[Reading, Any, Any], Any]
     foreign = True
 
     def explain(self, reading: Reading, x: Any, target: Any) -> Any:
-        return self.function(reading.model, x, target)
+        return self.function(reading, x, target)
 
 
-def input_itself(model: Callable, x: Any, target: Any) -> Any:
+def input_itself(reading: Reading, x: Any, target: Any) -> Any:
     """The input: a sharp picture, whatever the model and the class."""
     return x
 
 
-def noise(model: Callable, x: Any, target: Any) -> jax.Array:
+def noise(reading: Reading, x: Any, target: Any) -> np.ndarray:
     """Gaussian noise, drawn anew for other outputs or another class: never the same map twice."""
-    seed = jnp.concatenate([jnp.ravel(model(x)), jnp.ravel(jnp.asarray(target, jnp.float32))])
-    words = np.frombuffer(np.asarray(seed).tobytes(), np.uint32)
+    here = reading.at(x)
+    logits = np.asarray(logits_of(here.graph, here.consts, here.leaves))
+    seed = np.concatenate([logits.ravel(), np.ravel(target)]).astype(np.float32)
+    words = np.frombuffer(seed.tobytes(), np.uint32)
     return np.random.default_rng(words).standard_normal(x.shape)
 
 

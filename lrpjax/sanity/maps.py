@@ -39,7 +39,7 @@ class Subject:
     ):
         checks.check_images(images)
         if chunk is not None:
-            checks.check_least(1, chunk=chunk)
+            checks.check_count(1, chunk=chunk)
         self.source, self.images = source_of(model, images), images
         self.method = resolve(method, model)
         self.name = self.method.name
@@ -71,11 +71,11 @@ class Subject:
 
     def _read(self, target: Any) -> Reading:
         """The model read at the first images."""
-        first = target
-        if target is not None and np.ndim(target):
-            if len(target) != len(self.images):
-                raise ValueError(f"There are {len(self.images)} images, but {len(target)} targets.")
-            first = np.asarray(target)[: self.chunk]
+        first = None if target is None else checks.target_array(target)
+        if first is not None and first.ndim:
+            if len(first) != len(self.images):
+                raise ValueError(f"There are {len(self.images)} images, but {len(first)} targets.")
+            first = first[: self.chunk]
         some = of_images(self.method, self.images, np.arange(self.chunk))
         return read_for_target(self.source, self.images[: self.chunk], some, first)
 
@@ -106,6 +106,12 @@ class Subject:
 
 def _is_single(source: Source, images: Any) -> bool:
     """Whether these are one image, without the axis of a batch."""
+    try:
+        program = source.at(images, fold=True).graph.program
+        if len(program.shape(program.outputs[0])) == 2:
+            return False
+    except Exception:  # the model does not take them as they are
+        pass
     try:
         source.at(images[None], fold=True)
     except Exception:  # whatever a model raises, it does not take them so either

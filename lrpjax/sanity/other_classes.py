@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base import checks
 from .._base.progress import track
 from .._base.results import key_text
 from ..graph.reading import Model
@@ -38,6 +39,8 @@ def random_logit(
     image by its own key, none twice. The other options are those of `mprt`.
     Raises ValueError as `mprt` does, and where the model has no more than `classes` classes.
     """
+    checks.check_key(key)
+    checks.check_count(1, classes=classes)
     subject = Subject(model, images, method, target=target, chunk=chunk)
     compared = measures(similarity, subject.method)
     colour = colour_of(colour, subject.method)

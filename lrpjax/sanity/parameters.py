@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base import checks
+from .._base import checks, given
 from .._base.results import key_text
 from ..graph import Graph
 from ..graph.reading import Reading, read_at
 from ..program import constants_behind, is_inexact
+from ..program.mending import reason
 
 Order = Literal["output", "input", "single"]
 ORDERS = ("output", "input", "single")
@@ -36,13 +37,21 @@ def parameters(reading: Reading) -> dict[str, tuple[int, ...]]:
     """
     found = by_layer(reading)
     if not found:
-        raise ValueError(
-            "None of the model's parameters can be reached, so none can be randomised: pass the "
-            "module itself, or a function that takes them as an argument, "
-            "jax.tree_util.Partial(function, parameters); arrays of numpy in a closure have no "
-            "name."
-        )
+        raise ValueError(f"None of the model's parameters can be reached, {_why_none(reading)}.")
     return found
+
+
+def _why_none(reading: Reading) -> str:
+    """Why no parameter has a name, and what to do."""
+    hidden = unreached(reading)
+    if not hidden:
+        return "so none can be randomised: it computes with none"
+    return (
+        f"so none can be randomised: the {hidden} numbers that it computes with are no attributes "
+        "of a module, but globals, or arrays of numpy in a closure, which have no name; pass them "
+        "as an argument, jax.tree_util.Partial(function, parameters) for a function "
+        "(parameters, x), or a module that holds them"
+    )
 
 
 def by_layer(reading: Reading) -> dict[str, tuple[int, ...]]:
@@ -112,6 +121,7 @@ def stops(reading: Reading, order: Order, names: Sequence[str] | None) -> list[S
     """
     layers = parameters(reading)
     checks.check_known("order", order, ORDERS)
+    checks.check_names("layers", names)
     if names is not None and len(names) == 0:
         raise ValueError("layers is empty: name at least one, or leave it out for all.")
     for name in [] if names is None else names:
@@ -150,7 +160,7 @@ def randomised(
     """
     checks.check_known("randomiser", randomiser, RANDOMISERS)
     if init is not None:
-        made = _initialised(reading, layers, init(key), like)
+        made = _initialised(reading, layers, _initial(init, key), like)
         return lambda places: {i: made[i] for i in places}
     draw = _gaussian if randomiser == "gaussian" else np.random.Generator.permuted
     seed = np.ravel(key_text(key)).tolist()
@@ -189,14 +199,25 @@ def _empty(like: np.ndarray) -> np.ndarray:
     return room[start : start + like.nbytes].view(like.dtype).reshape(like.shape)
 
 
+def _initial(init: Any, key: jax.Array) -> Any:
+    """What a user's initialiser gives. TypeError for what is none."""
+    wanted = "init is a function of a random key that gives a model, got"
+    if not callable(init) or not checks.takes(init, key):
+        raise TypeError(f"{wanted} {given.what(init)}{checks.written(init)}.")
+    try:
+        return init(key)
+    except (TypeError, ValueError) as error:  # a model, say, in the place of what makes one
+        raise type(error)(f"{wanted} {given.what(init)}, which raises: {reason(error)}.") from error
+
+
 def _initialised(
     reading: Reading, layers: dict[str, tuple[int, ...]], model: Callable, like: Any
 ) -> dict[int, Any]:
     """The parameters of another model of the same structure."""
     try:
         other = read_at(model, like, fold=True)
-    except ValueError as error:
-        raise ValueError(f"init(key) gives a model that does not run here: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"init(key) gives a model that does not run here: {error}") from error
     paths, others = (_paths(r.graph) for r in (reading, other))
     shapes = [[getattr(c, "shape", None) for c in r.consts] for r in (reading, other)]
     if paths != others or shapes[0] != shapes[1]:

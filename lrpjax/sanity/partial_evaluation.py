@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from .._base.compat import ClosedJaxpr, Literal, Var, jaxpr_as_fun
+from .._base.jaxprs import needed, variables
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Incremental:
             reach[var] = frozenset(i for i, group in enumerate(groups) if place in group)
         kept = {jaxpr.invars[place] for place in data}
         for eqn in jaxpr.eqns:
-            read = _variables(eqn.invars)
+            read = variables(eqn.invars)
             reach |= dict.fromkeys(eqn.outvars, frozenset[int]().union(*(reach[v] for v in read)))
             if not kept.isdisjoint(read):
                 kept.update(eqn.outvars)
-        kept = kept.union(_variables(self.outputs)).difference(self.inputs)
-        wanted = set(_variables(self.outputs))
+        kept = kept.union(variables(self.outputs)).difference(self.inputs)
+        wanted = set(variables(self.outputs))
         self.parts: list[Part] = []
         # A value's readers are reached by what reaches it, or by more: they come first here.
         for own in sorted({reach[v] for v in kept}, key=len, reverse=True):
@@ -52,7 +53,7 @@ class Incremental:
                 continue
             writes = [v for eqn in jaxpr.eqns for v in eqn.outvars if v in asked]
             known = kept.difference(mine).union(self.inputs)
-            eqns, reads = _needed(jaxpr.eqns, writes, known)
+            eqns, reads = needed(jaxpr.eqns, writes, known)
             wanted.update(reads)
             body = jaxpr.replace(constvars=[], invars=reads, outvars=writes, eqns=eqns)
             run = jax.jit(jaxpr_as_fun(ClosedJaxpr(body, ())))
@@ -77,21 +78,3 @@ class Incremental:
                 values.update(zip(part.writes, found, strict=True))
         outputs = [v.val if isinstance(v, Literal) else values[v] for v in self.outputs]
         return outputs, {v: values[v] for part in self.parts for v in part.writes}
-
-
-def _variables(atoms: Iterable[Any]) -> list[Var]:
-    return [atom for atom in atoms if not isinstance(atom, Literal)]
-
-
-def _needed(eqns: Sequence[Any], writes: Iterable[Var], known: set[Var]) -> tuple[list, list[Var]]:
-    """The equations that compute some variables, in order, and the known ones that they read."""
-    live, chosen, reads = set(writes), list[Any](), dict[Var, None]()
-    for eqn in reversed(eqns):
-        if not live.isdisjoint(eqn.outvars):
-            chosen.append(eqn)
-            for v in _variables(eqn.invars):
-                if v in known:
-                    reads[v] = None
-                else:
-                    live.add(v)
-    return chosen[::-1], list(reads)

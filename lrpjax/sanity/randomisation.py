@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from scipy.stats import entropy
 
+from .._base import checks
 from .._base.progress import track
 from .._base.results import key_text
 from ..graph.reading import Model, Reading
@@ -25,6 +26,7 @@ from ..methods.lookup import Explainer, resolve
 from ..methods.smooth import SmoothGrad
 from ..methods.smooth import noise as noise_of
 from ..program.evaluation import as_number
+from .cascades import Cascade, cascade_of
 from .maps import Subject
 from .parameters import Order, parameters, randomised, sharing, stops, unreached
 from .result import Sanity, summary
@@ -76,6 +78,36 @@ def mprt(
     `lrpjax.attribute` does.
     """
     subject = Subject(model, images, method, target=target, chunk=chunk)
+    found, _ = compared_maps(
+        subject,
+        key=key,
+        order=order,
+        layers=layers,
+        randomiser=randomiser,
+        init=init,
+        draws=draws,
+        similarity=similarity,
+        colour=colour,
+        multiplier=multiplier,
+    )
+    return found
+
+
+def compared_maps(
+    subject: Subject,
+    *,
+    key: jax.Array,
+    order: Order = "output",
+    layers: Sequence[str] | None = None,
+    randomiser: str = "gaussian",
+    init: Callable[[jax.Array], Callable] | None = None,
+    draws: int = 1,
+    similarity: str | Sequence[str] = "ssim",
+    colour: str = "auto",
+    multiplier: str | None = None,
+    pictures: int = 0,
+) -> tuple[Sanity, Cascade | None]:
+    """`mprt`, and the `cascade` of the first images (so many pictures) from the same maps."""
     compared = measures(similarity, subject.method)
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
@@ -100,8 +132,12 @@ def mprt(
             for _, some, s in own:
                 yield some, {} if s < 0 else random(steps[s].randomised), None
 
+    images = subject.images
     scores = np.zeros((len(steps), len(compared), draws, len(images)))
+    shown: dict[int, list[np.ndarray]] = {s: [] for s in range(-1, len(steps) if pictures else -1)}
     for (d, some, s), maps in zip(track(work, subject.name), states.each(asked()), strict=True):
+        if d == 0 and some.start < pictures:
+            shown[s].append(maps[: pictures - some.start])
         if s < 0:
             trained = maps
         else:
@@ -123,7 +159,12 @@ def mprt(
         for (step, name), own in zip(product(steps, compared), summed, strict=True)
     ]
     settings = _settings(subject, key, randomiser, init, draws, colour)
-    return Sanity({**settings, "order": order, "multiplier": multiplier}, rows)
+    made = Sanity({**settings, "order": order, "multiplier": multiplier}, rows)
+    if not pictures:
+        return made, None
+    drawn_by = {"order": order, "randomiser": settings["randomiser"], "key": settings["key"]}
+    maps = np.stack([np.concatenate(shown[s]) for s in range(-1, len(steps))])
+    return made, cascade_of(subject, maps, [step.layer for step in steps], drawn_by)
 
 
 def smooth_mprt(
@@ -141,6 +182,7 @@ def smooth_mprt(
     noise: its standard deviation, times (max - min) of each image. options: those of `mprt`.
     Smoothing takes away what maps change by chance. Hedstrom et al. 2023.
     """
+    checks.check_key(key)
     smoothing, rest = jax.random.split(key)
     base = resolve(method, model)
     smoothed = SmoothGrad if base.nests else OneByOne
@@ -193,8 +235,7 @@ def efficient_mprt(
     and no similarity. Maps without structure are dropped. The rows'
     values are the rise of each image. Hedstrom et al. 2023. The other options are those of `mprt`.
     """
-    if bins < 2:
-        raise ValueError(f"A histogram needs at least 2 bins, got {bins}.")
+    checks.check_count(2, bins=bins)
     subject = Subject(model, images, method, target=target, chunk=chunk)
     colour = colour_of(colour, subject.method)
     found = parameters(subject.reading)
@@ -225,8 +266,8 @@ def _draws(
     init: Callable | None,
 ) -> Callable[[int], Callable[[Iterable[int]], dict[int, Any]]]:
     """From the number of a draw to `randomised`."""
-    if draws < 1:
-        raise ValueError(f"draws is how often parameters are drawn: at least 1, got {draws}.")
+    checks.check_key(key)
+    checks.check_count(1, draws=draws)
     if init is not None and randomiser != "gaussian":
         raise ValueError(f"Give init or randomiser={randomiser!r}, not both.")
     one = partial(randomised, subject.reading, found, randomiser=randomiser, init=init)

@@ -60,7 +60,7 @@ def colour_of(colour: str, method: Any) -> str:
 
 def measures(names: str | Sequence[str], method: Any) -> dict[str, Measure]:
     """The similarities of these names; sparse maps are scaled by their extremes."""
-    chosen = [names] if isinstance(names, str) else list(names)
+    chosen: list[Any] = list(names) if isinstance(names, list | tuple | set) else [names]
     for name in chosen:
         checks.check_known("similarity", name, SIMILARITIES)
     found = {name: SIMILARITIES[name] for name in chosen}

@@ -17,6 +17,7 @@ from .._base.progress import track
 from .._base.work import Chunk, chunks
 from ..graph import Graph
 from ..propagation.baselines import of_images
+from ..propagation.refusals import flat_first, warn_of_uniform_maps
 from ..propagation.targets import explained
 from .maps import LOGITS, Subject
 from .parameters import by_layer
@@ -51,6 +52,8 @@ class States:
                 frozenset({TARGET}),
             )
             self._parts = _in_parts(subject.reading.graph, tree, like, widest, self._groups)
+        rules = subject.method.rules
+        self._flat = "" if rules is None else flat_first(subject.reading.graph, rules)
         self._given: dict[int, Future] = {}
         self._lock = Lock()
 
@@ -80,6 +83,7 @@ class States:
             found = self._explained(consts, subject.target[chunk] if target is None else target)
         if not consts and not subject.method.foreign:  # others' are counted as dropped
             checks.check_maps(subject.name, [found])
+            warn_of_uniform_maps(subject.name, self._flat, [found], stacklevel=2)
         return reduced(multiplied(found, images, self.multiplier), self.colour, subject.channel)
 
     def _explained(self, consts: dict[int, Any], target: Any) -> np.ndarray:

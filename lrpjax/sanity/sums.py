@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._base import checks
 from .._base.results import key_text
 from ..graph.reading import Model
 from .maps import Subject
@@ -31,6 +32,7 @@ def conservation(
     are |sum R - b| / |b| of each image, b the right-hand side; images with b = 0 are dropped. That
     a method conserves says nothing about whether its map is right. The options are those of `mprt`.
     """
+    checks.check_key(key)
     subject = Subject(model, images, method, target=target, chunk=chunk)
     (maps,) = States(subject).all([({}, None)])
     sums = maps.reshape(len(images), -1).sum(1, dtype=np.float64)

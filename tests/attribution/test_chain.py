@@ -15,8 +15,8 @@ from helpers import nets_chain, oracle
 from scipy.sparse.linalg import aslinearoperator, svds
 
 import lrpjax as lrp
-from lrpjax import matrices
-from lrpjax.matrices import links, one_example
+from lrpjax.matrices import one_example
+from lrpjax.propagation import descent
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -190,7 +190,7 @@ def test_a_place_is_joined_to_itself_by_the_identity():
 def test_chunks_change_nothing(monkeypatch, start, at_once):
     whole = lrp.chain(NET, X, "lrp-zplus", start=start).dense()
     # conv1's output is the largest.
-    monkeypatch.setattr(matrices, "BYTES", at_once * 48 * 8)
+    monkeypatch.setattr(descent, "BYTES", at_once * 48 * 8)
     op = lrp.chain(NET, X, "lrp-zplus", start=start)
     assert op.at_once == at_once
     close(op.dense(), np.asarray(whole))
@@ -202,7 +202,7 @@ def test_chunks_change_nothing(monkeypatch, start, at_once):
 def test_links_multiply_to_the_chain():
     method = "input-x-gradient"  # whose last link alone multiplies by the input
     value = lrp.methods.get(method)
-    parts = links(one_example(NET, X, value), value, "fc", "input")
+    parts = nets_chain.links(one_example(NET, X, value), value, "fc", "input")
     places = ["fc", "mean", "add_1", "pool", "conv1", "input"]
     assert [(op.start, op.stop) for op in parts] == list(pairwise(places))
     whole = by_vjp(NET, X, method, lrp.chain(NET, X, method))
@@ -217,11 +217,15 @@ def test_links_do_not_end_inside_a_residual_block():
     z = lrp.methods.z()
     reading = one_example(NET, X, z)
     with pytest.raises(ValueError, match=r"passes the output of 'conv2'.*fc, mean, add_1, pool"):
-        links(reading, z, "fc", "conv2")
-    assert [op.stop for op in links(reading, z, "conv2", "input")] == ["pool", "conv1", "input"]
+        nets_chain.links(reading, z, "fc", "conv2")
+    assert [op.stop for op in nets_chain.links(reading, z, "conv2", "input")] == [
+        "pool",
+        "conv1",
+        "input",
+    ]
     rescale = lrp.methods.deeplift_rescale()
     with pytest.raises(ValueError, match="multipliers"):
-        links(one_example(NET, X, rescale), rescale, "fc", "input")
+        nets_chain.links(one_example(NET, X, rescale), rescale, "fc", "input")
 
 
 def test_scipy_takes_operators():

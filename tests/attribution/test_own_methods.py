@@ -166,7 +166,7 @@ def names(reading):
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        (Saliency, "got <class"),
+        (Saliency, "got the class Saliency"),
         (3, "a name, an lrpjax.methods.Method, an object with a name and explain"),
     ],
 )

@@ -123,7 +123,7 @@ def test_unreadable_images_are_named_skipped_and_counted(run, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     code, out, _ = run("csc", "--method", "gradient", "--images", "broken.png")
     assert code == 0
-    assert "skipped broken.png" in out and "1 unreadable files skipped, 2 images read" in out
+    assert "; 1 skipped: broken.png (" in out and "1 unreadable files skipped, 2 images read" in out
 
 
 def test_plan_and_methods(run, tmp_path):

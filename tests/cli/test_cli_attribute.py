@@ -27,6 +27,9 @@ class Net:
         h = jax.nn.relu(x @ jnp.sin(numbers).reshape(3, 4))
         return h.mean((1, 2)) @ jnp.cos(numbers).reshape(4, 3)
 
+class AnySize(Net):
+    image_size = None
+
 class Nameless(Net):
     classes = ()
 
@@ -195,7 +198,7 @@ def test_overlay_changes_pictures_but_not_arrays(run):
 
 def test_without_images_the_bundled_ones(run, monkeypatch):
     monkeypatch.setattr(cli.attribute, "BUNDLED", 2)
-    code, out, _ = run(images=(), methods=())
+    code, out, _ = run(images=(), methods=(), model="AnySize")
     assert code == 0 and "cifar10-0-cat" in out
     found = arrays()
     assert set(found) == {*cli.attribute.METHODS, "names", "targets", "logits"}
@@ -233,7 +236,7 @@ def test_unreadable_images_are_named_skipped_and_counted(run, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     code, out, _ = run(images=("images.npz", "broken.png"), methods=["gradient"])
     assert code == 0
-    assert "skipped broken.png" in out and "1 unreadable files skipped, 3 images read" in out
+    assert "; 1 skipped: broken.png (" in out and "1 unreadable files skipped, 3 images read" in out
 
 
 def test_a_sheet_has_so_many_rows(run, monkeypatch):

@@ -56,6 +56,8 @@ def test_audit_writes_a_report_and_goes_on_where_it_stopped(run, tmp_path, monke
     assert content["settings"]["model"] == "audited:net"
     assert content["settings"]["command"].startswith("lrpjax audit --method lrp-z")
     page = (tmp_path / "lrpjax-audit" / "audit.html").read_text()
+    line = next(line for line in out.splitlines() if line.startswith("3 images -> float32[3, 8"))
+    assert line.replace(">", "&gt;") in page and content["settings"]["input"] == line
     assert "Two classes in one image" in page and "needs patterns" in page
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "lrpjax-audit/pieces").iterdir()}
     code, again, _ = run(*arguments, "--same-map", "0.1")
@@ -74,7 +76,8 @@ def test_a_method_named_twice_is_asked_once(run, monkeypatch):
 
     monkeypatch.setattr(auditing, "audit", asked)
     chosen = ["--method", "lrp-z", "--method", "gradient", "--method", "lrp-z"]
-    assert run("audit", *chosen) == (1, "", "lrpjax: lrp-z, gradient\n")
+    code, _, err = run("audit", *chosen)
+    assert (code, err) == (1, "lrpjax: lrp-z, gradient\n")
 
 
 def test_ctrl_c_keeps_finished_pieces(run, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def test_versions_are_those_that_are_installed(shown):
     assert found["numpy"] == sys.modules["numpy"].__version__
     installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
     wanted = "jax jaxlib flax optax equinox dm-haiku keras matplotlib scipy scikit-image"
-    for name in [*wanted.split(), "orbax-checkpoint"]:
+    for name in wanted.split():
         assert found[name] == installed.get(name, "not installed")
     assert found["devices"] == f"{len(jax.devices())} cpu (cpu)"
 

@@ -16,30 +16,30 @@ from pathlib import Path
 import jax
 
 jax.config.update("jax_enable_x64", True)
-UNOPTIMISED = "jax_disable_most_optimizations"
-jax.config.update(UNOPTIMISED, True)
+jax.config.update("jax_disable_most_optimizations", True)
 warnings.simplefilter("ignore")
 sys.path[:0] = [str(folder) for folder in (Path(__file__).parents[1],) if folder.is_dir()]
 
 from .architectures import pairs  # noqa: E402
-from .check import Case, NoNetwork, case, failures, fits  # noqa: E402
+from .check import NoNetwork, case, fits, wrong_with  # noqa: E402
 from .draw import draw  # noqa: E402
+from .options import LIMITS  # noqa: E402
 from .rewriting import REWRITINGS, Rewriting  # noqa: E402
 from .shares import METHODS, Method  # noqa: E402
 
+ALL = (*METHODS, *LIMITS)
 EVERY = 60  # seconds between two counts
 
 
 def show(seed: int, method: str, rewriting: str, blocks: int) -> list[str]:
     """The failures of one case, printed with what reproduces them."""
-    chosen = next(m for m in METHODS if str(m) == method)
+    chosen = next(m for m in ALL if str(m) == method)
     way = next(r for r in REWRITINGS if r.name == rewriting)
     drawn = case(seed, chosen, way, blocks)
-    wrong = asked_of(drawn)
-    if wrong:  # without optimisations XLA gets one network in a hundred wrong, jax.vjp's too
-        jax.config.update(UNOPTIMISED, False)
-        wrong = asked_of(drawn)
-        jax.config.update(UNOPTIMISED, True)
+    try:
+        wrong = wrong_with(drawn)
+    except Exception:
+        wrong = [traceback.format_exc(limit=-1).strip()]
     if wrong:
         print(
             f'python -m tests.generated --seed {seed} --blocks {blocks} --method "{method}" '
@@ -51,18 +51,11 @@ def show(seed: int, method: str, rewriting: str, blocks: int) -> list[str]:
     return wrong
 
 
-def asked_of(drawn: Case) -> list[str]:
-    try:
-        return list(failures(drawn))
-    except Exception:
-        return [traceback.format_exc(limit=-1).strip()]
-
-
 def forever(seed: int, blocks: int) -> None:
     """All methods and all rewritings in turn; they meet in every pair as their numbers differ."""
     began = told = time.monotonic()
     asked = failed = missing = 0
-    jobs = [(m, r) for m in METHODS for r in REWRITINGS]
+    jobs = [(m, r) for m in ALL for r in REWRITINGS]
     while True:
         method, way = jobs[seed % len(jobs)]
         if fits_ever(method, way):
@@ -117,7 +110,7 @@ def main() -> None:
 
 
 def named(asked: argparse.Namespace):
-    method = next(m for m in METHODS if str(m) == asked.method)
+    method = next(m for m in ALL if str(m) == asked.method)
     return method, next(r for r in REWRITINGS if r.name == asked.rewriting)
 
 

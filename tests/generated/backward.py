@@ -104,7 +104,7 @@ def _linear(net: Net, group: Group, x: Array) -> Layer:
 
 def _attention(node: Node, values: list[Array]) -> Layer:
     """Of v (S, D) to (T, D): the weights of its head for each channel."""
-    a = attention_weights(node, values[0], values[1])[0]
+    a = attention_weights(node, *values[:2], *values[3:])[0]
     (_, t, s), d = a.shape, node.shape[-1]
     W, connected = np.zeros((t, d, s, d)), np.zeros((t, d, s, d), bool)
     for channel in range(d):
@@ -126,7 +126,8 @@ def _lrp(
         linear = (method.first if group in first else None) or linear
         return [linear(_linear(net, group, x), x.ravel(), R, s)]
     if node.kind == "attention":
-        return [None, None, method.linear(_attention(node, xs), xs[2].ravel(), R, s)]
+        to_value = method.linear(_attention(node, xs), xs[2].ravel(), R, s)
+        return [to_value if k == 2 else None for k in range(len(xs))]
     if node.kind in ("mean", "sum", "avg_pool"):
         return [method.sums(_linear(net, group, x), x.ravel(), R, s)]
     if node.kind == "add":
@@ -135,7 +136,7 @@ def _lrp(
         shares = {None: (0.5, 0.5), 0: (0, 1), 1: (1, 0)}[node["weighs"]]
         return [share * R for share in shares]
     if node.kind == "unknown":
-        return [jacobian(f, xs, 0).T @ R]
+        return [jacobian(f, xs, k).T @ R for k in range(len(xs))]
     if node.kind in ("act", "norm"):
         return [R]
     if node.kind == "factor":
@@ -156,12 +157,14 @@ def first_of(net: Net, layers: list[Group]) -> list[Group]:
     return found
 
 
-def _multipliers(net: Net, group: Group, xs: list[Array], x0s: list[Array], m: Array):
+def _multipliers(
+    net: Net, group: Group, xs: list[Array], x0s: list[Array], m: Array, near_zero: float
+):
     """DeepLIFT's rescale rule: multipliers of the inputs from those of the output."""
     node, f = net.nodes[group.last], _function(net, group)
     x, x0 = xs[0].ravel(), x0s[0].ravel()
     if node.kind == "act":
-        rise, near = (f(*xs) - f(*x0s)).ravel(), np.abs(x - x0) < NEAR
+        rise, near = (f(*xs) - f(*x0s)).ravel(), np.abs(x - x0) < near_zero
         slope = jacobian(f, x0s, 0).diagonal()
         return [m * np.where(near, slope, rise / np.where(near, 1, x - x0))]
     if node.kind in ("max_pool", "max_over"):
@@ -229,7 +232,8 @@ def everywhere(
         if method.family == "lrp":
             pulled = _lrp(net, group, method, xs, r, s, first)
         elif method.family == "deeplift":
-            pulled = _multipliers(net, group, xs, [reference[i] for i in group.reads], r)
+            x0s, near = [reference[i] for i in group.reads], method.options.get("near_zero", NEAR)
+            pulled = _multipliers(net, group, xs, x0s, r, near)
         elif method.family == "cuts" and net.nodes[group.last].kind == "act":
             pulled = [_cut(net, group, method, xs[0], r)]
         elif net.nodes[group.last].kind == "own":
@@ -262,10 +266,10 @@ SENSITIVE = 1e-7  # a stabiliser a hundred times the library's
 MOVED = 1e-4  # by that much at most, so that the library's own moves a map by 1e-6
 
 
-def determined(net: Net, method: Method, x: Array, R: Array) -> Array | None:
+def determined(net: Net, method: Method, x: Array, R: Array, baseline: Any = 0.0) -> Array | None:
     """The map, or None where it hangs on the stabiliser: the draw says nothing then."""
     try:
-        plain = relevance(net, method, x, R)
+        plain = relevance(net, method, x, R, baseline=baseline)
     except Undetermined:
         return None
     moved = relevance(net, method, x, R, s=SENSITIVE) if method.family == "lrp" else plain

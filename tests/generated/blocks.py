@@ -122,6 +122,27 @@ def gate(d: Draft, i: int) -> int:
     return d.mul(b, a, 0) if d.chance() else d.mul(a, b, 1)
 
 
+def one_number(d: Draft, i: int) -> int:
+    """A value that one number of its example weighs or shifts: a mean of all, or one unit."""
+    c, axes = d.shape(i)[-1], tuple(range(len(d.shape(i))))
+    value = d.dense(i, c)
+    source = value if d.chance() else d.dense(i, 2)
+    picked = len(axes) == 1 and d.chance()
+    number = d.add("take", source, slice=(0, 1)) if picked else d.add("mean", source, axes=axes)
+    kind, more = d.choose(
+        ("mul", {"weighs": None}), ("mul", {"weighs": 1}), ("add", {"sign": d.choose(1, -1)})
+    )
+    number = d.add("act", number, name="sigmoid") if more.get("weighs") else number
+    wide = d.add("spread", number, axes=axes, shape=d.shape(i), inside=True)
+    both, spelled = (value, wide), (value, number)
+    if d.chance():
+        both, spelled = both[::-1], spelled[::-1]
+        more = {k: 0 if v == 1 and k == "weighs" else v for k, v in more.items()}
+    if kind == "mul":
+        d.refused.add("deeplift")
+    return d.act(d.add(kind, *both, spelled_from=spelled, one_number=True, **more), *ACTS)
+
+
 def squeeze_excitation(d: Draft, i: int) -> int:
     """x * sigmoid(dense(relu(dense(mean x)))), the mean over positions."""
     axes = tuple(range(len(d.shape(i)) - 1))

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .blocks import GENERAL, Block, as_tokens, gate, loop, mixing, pool, squeeze_excitation
+from .blocks import (
+    GENERAL,
+    Block,
+    as_tokens,
+    gate,
+    loop,
+    mixing,
+    one_number,
+    pool,
+    squeeze_excitation,
+)
 from .draft import ACTS, Draft
 
 
@@ -73,7 +83,8 @@ def cosine(d: Draft, i: int) -> int:
 
 
 def attention(d: Draft, i: int) -> int:
-    """Self-attention with or without projections, masks, head masks and renormalised weights."""
+    """Self-attention with or without projections, masks, head masks and renormalised weights, or a
+    gate of each query's heads times one of each key's, which weigh the weights."""
     d.refused.add("deeplift")
     t, c = d.shape(i)
     heads = d.choose(*(h for h in (1, 2) if c % h == 0))
@@ -86,8 +97,9 @@ def attention(d: Draft, i: int) -> int:
         keep[:, d.choose(0, t - 1)] = 0.5
     if d.chance(0.25):
         head_mask = np.linspace(0.5, 1.5, heads) if d.chance() else np.eye(heads)[0]
+    gates = [d.add("act", d.dense(i, heads), name="sigmoid") for _ in range(2 * d.chance(0.3))]
     out = d.add(
-        "attention", q, k, v, heads=heads, scale=(c // heads) ** -0.5, mask=mask, keep=keep,
+        "attention", q, k, v, *gates, heads=heads, scale=(c // heads) ** -0.5, mask=mask, keep=keep,
         head_mask=head_mask, shape=(t, c),
     )  # fmt: skip
     out = d.dense(out, c) if d.chance() or head_mask is not None else out
@@ -96,7 +108,10 @@ def attention(d: Draft, i: int) -> int:
 
 MODERN: tuple[Block, ...] = (norm, gated_norm, two_norms, modulated)
 BLOCKS: dict[int, tuple[Block, ...]] = {
-    1: (*GENERAL, *GENERAL, loop, loop, gate, gate, cosine, as_tokens, *MODERN),
-    2: (*GENERAL, loop, gate, gate, squeeze_excitation, mixing, *MODERN, *(attention,) * 5),
-    3: (*GENERAL, *GENERAL, pool, pool, pool, gate, squeeze_excitation, *MODERN),
+    1: (*GENERAL, *GENERAL, loop, loop, gate, gate, one_number, cosine, as_tokens, *MODERN),
+    2: (
+        *(*GENERAL, loop, gate, gate, one_number, squeeze_excitation, mixing, *MODERN),
+        *(attention,) * 5,
+    ),
+    3: (*GENERAL, *GENERAL, *(pool,) * 5, gate, one_number, squeeze_excitation, *MODERN),
 }

@@ -62,6 +62,18 @@ def unknown(d: Draft, i: int) -> int:
     return d.act(d.linear(i), *ACTS)
 
 
+def quotient(d: Draft, i: int) -> int:
+    """A vector over one of as many numbers: each is a sum, of values that nothing else reads, as a
+    norm's statistic is, but none is shared."""
+    d.refused.add("deeplift")
+    axes = tuple(range(len(d.shape(i)) - 1))
+    i = d.add("mean", i, axes=axes) if axes else i
+    (c,) = d.shape(i)
+    terms = d.add("act", d.dense(i, 3 * c), name="softplus")
+    total = d.add("sum", d.add("reshape", terms, shape=(c, 3)), axes=(1,))
+    return d.layer(d.add("unknown", d.dense(i, c), total, name="over"))
+
+
 def rounded(d: Draft, i: int) -> int:
     """Whole numbers with the derivative of what they were: zeros and ties, on which what comes next
     hangs. No oracle says what the derivative is there: it is JAX's, of each spelling."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,12 +25,14 @@ TOLERANCE = 1e-5
 # One small program for each network: XLA spends its time on splitting and fusing it.
 QUICK = {"xla_cpu_parallel_codegen_split_count": 1, "xla_cpu_use_fusion_emitters": False}
 STABILISER = 1e-9  # the library's, of a layer's largest value
+UNOPTIMISED = "jax_disable_most_optimizations"
 SUMS = 1e-9  # DeepLIFT and the gradient divide by nothing that is stabilised
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """expected: the oracle's map for the relevance R of the output."""
+    """expected: the oracle's map for the relevance R of the output. baseline: of DeepLIFT 0, one
+    input (1, ...), or one for each image (N, ...)."""
 
     seed: int
     net: Net
@@ -40,6 +42,7 @@ class Case:
     R: np.ndarray
     expected: np.ndarray
     rejected: int
+    baseline: Any = 0.0
 
     def __str__(self) -> str:
         return (
@@ -98,17 +101,30 @@ def case(
             continue
         chosen = able[0]
         R = rng.normal(size=(len(net.x), net.nodes[-1].shape[0]))
-        expected = backward.determined(net, chosen, net.x, R)
+        baseline = _baseline(seed, net) if chosen.family == "deeplift" else 0.0
+        expected = backward.determined(net, chosen, net.x, R, baseline)
         if expected is not None:
             outer = ("partial", "closure", "jit", "vmap")[int(rng.integers(4))]
             style = Style(seed, nchw=bool(rng.random() < 0.3), outer=outer)
-            return Case(seed, net, chosen, way, style, R, expected, rejected)
+            return Case(seed, net, chosen, way, style, R, expected, rejected, baseline)
         rejected += 1
     raise NoNetwork(f"seed {seed}: no network fits {method} and {way}, of {DRAWS}")
 
 
-def library_method(case: Case) -> Any:
-    return lrp.methods.get(case.method.name, fold=case.net.fold, **case.method.options)
+def _baseline(seed: int, net: Net) -> Any:
+    rng = np.random.default_rng([seed, 4])
+    count = int(rng.integers(3))
+    return rng.normal(size=(count, *net.x.shape[1:])) / 3 if count else 0.0
+
+
+def library_method(case: Case, style: Style | None = None, factor: float = 1.0) -> Any:
+    """The case's method; its baseline as that style has inputs, times a factor."""
+    options, given = dict(case.method.options), case.baseline
+    if np.ndim(given):
+        rows = laid(case.net, style or case.style, factor * given)
+        one = lambda rows: jax.tree.map(lambda leaf: leaf[0], rows)
+        options["baseline"] = one(rows) if len(given) == 1 else rows
+    return lrp.methods.get(case.method.name, fold=case.net.fold, **options)
 
 
 def plain(case: Case) -> tuple[Callable, np.ndarray]:
@@ -122,22 +138,26 @@ def rewritten(case: Case) -> tuple[Net, Style]:
 
 def maps(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(output, map, map of the rewritten network), in the layout of the description."""
-    method, way = library_method(case), case.rewriting
-    pairs = [(case.net, case.style), rewritten(case)]
+    way, pairs = case.rewriting, [(case.net, case.style), rewritten(case)]
     number = len(case.net.x) if not way.alone else 1
+    of_one = replace(case, baseline=case.baseline[:1]) if np.ndim(case.baseline) else case
+    methods = (
+        library_method(case),
+        library_method(of_one if way.alone else case, pairs[1][1], way.factor),
+    )
 
-    def relevance(net, style, params, x, R):
-        out, pull = lrp.vjp(model(net, style, params), x, method)
+    def relevance(k, params, x, R):
+        out, pull = lrp.vjp(model(*pairs[k], params), x, methods[k])
         return out, pull(R)
 
     @partial(jax.jit, compiler_options=QUICK)
     def both(params, xs, R):
-        out, one = relevance(*pairs[0], params[0], xs[0], R)
-        _, two = relevance(*pairs[1], params[1], xs[1], R[:number].astype(xs[1].dtype))
+        out, one = relevance(0, params[0], xs[0], R)
+        _, two = relevance(1, params[1], xs[1], R[:number].astype(way.dtype))
         return out, one, two
 
     x = laid(*pairs[0], case.net.x.astype(way.dtype).astype("float64"))
-    other = laid(*pairs[1], case.net.x[:number] * way.factor).astype(way.dtype)
+    other = laid(*pairs[1], (case.net.x[:number] * way.factor).astype(way.dtype))
     out, one, two = both([net.params for net, _ in pairs], [x, other], case.R)
     return np.asarray(out), unlaid(*pairs[0], one), unlaid(*pairs[1], two)
 
@@ -154,7 +174,7 @@ def failures(case: Case) -> Iterator[str]:
     x = case.net.x.astype(case.rewriting.dtype).astype("float64")
     expected = case.expected
     if case.rewriting.dtype != "float64":
-        expected = backward.relevance(case.net, case.method, x, case.R)
+        expected = backward.relevance(case.net, case.method, x, case.R, baseline=case.baseline)
     out, one, two = maps(case)
     values = backward.run(case.net, x)
     assert error(out, values[-1]) < SUMS, "the two descriptions differ"
@@ -162,13 +182,31 @@ def failures(case: Case) -> Iterator[str]:
     if (worst := error(one, expected)) > bound:
         yield f"the map differs from the oracle's by {worst:.2g}"
     if case.method.family == "deeplift":
-        start = backward.run(case.net, np.zeros_like(x))[-1]
+        start = backward.run(case.net, case.baseline + np.zeros_like(x))[-1]
         total = ((values[-1] - start) * case.R).sum(1)
         if error(one.reshape(len(x), -1).sum(1), total) > SUMS:
             yield "the contributions do not add up to f(x) - f(x0)"
     wanted = one[: len(two)] * (case.rewriting.factor if scales(case) else 1)
     if (worst := error(two, wanted)) > allowed(case):
         yield f"{case.rewriting} changes the map by {worst:.2g}"
+
+
+def wrong_with(case: Case) -> list[str]:
+    """`failures` that optimisations do not mend: without them XLA gets one network in a hundred
+    wrong, `jax.vjp` of it too."""
+    if not jax.config.read(UNOPTIMISED):
+        return list(failures(case))
+    try:
+        wrong = list(failures(case))
+    except ValueError as refused:  # of a map that is not finite
+        wrong = [str(refused)]
+    if wrong:
+        jax.config.update(UNOPTIMISED, False)
+        try:
+            wrong = list(failures(case))
+        finally:
+            jax.config.update(UNOPTIMISED, True)
+    return wrong
 
 
 def allowed(case: Case) -> float:

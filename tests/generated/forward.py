@@ -71,12 +71,13 @@ def _sorted(x: Array) -> Array:
 
 
 # What no rule of LRP covers; the last sums exponentials along the last axis as it goes.
-UNKNOWN: dict[str, Callable[[Array], Array]] = {
+UNKNOWN: dict[str, Callable[..., Array]] = {
     "sine": np.sin,
     "exponential": np.exp,
     "threshold": lambda x: _where_up(x, 1 + 0 * x.real, 0 * x.real),
     "sorted": _sorted,
     "log_sum": lambda x: np.log(np.cumsum(np.exp(x), -1)),
+    "over": lambda x, y: x / y,
 }
 
 
@@ -186,8 +187,11 @@ def take(node: Node, p: dict, x: Array) -> Array:
     return x[tuple(index)]
 
 
-def attention_weights(node: Node, q: Array, k: Array) -> Array:
-    """(N, heads, T, S), masked before the softmax, then by head, then renormalised."""
+def attention_weights(node: Node, q: Array, k: Array, *gates: Array) -> Array:
+    """(N, heads, T, S), masked before the softmax, then by head, then renormalised.
+
+    gates: of the queries and of the keys, (N, T, heads) each, or none.
+    """
     heads = node["heads"]
     split = lambda v: v.reshape(*v.shape[:2], heads, -1)
     scores = np.einsum("nthd,nshd->nhts", split(q), split(k)) * node["scale"]
@@ -200,11 +204,14 @@ def attention_weights(node: Node, q: Array, k: Array) -> Array:
         a = a / a.sum(-1, keepdims=True)
     if node.get("head_mask") is not None:
         a = a * node["head_mask"][:, None, None]
+    if gates:
+        of_queries, of_keys = (np.moveaxis(g, -1, 1) for g in gates)
+        a = a * (of_queries[..., None] * of_keys[:, :, None])
     return a
 
 
-def attention(node: Node, p: dict, q: Array, k: Array, v: Array) -> Array:
-    a = attention_weights(node, q, k)
+def attention(node: Node, p: dict, q: Array, k: Array, v: Array, *gates: Array) -> Array:
+    a = attention_weights(node, q, k, *gates)
     out = np.einsum("nhts,nshd->nthd", a, v.reshape(*v.shape[:2], node["heads"], -1))
     return out.reshape(len(v), *node.shape)
 
@@ -218,7 +225,7 @@ FORWARD: dict[str, Callable[..., Array]] = {
     "fixed": fixed,
     "spectral": fixed,
     "own": lambda node, p, x: OWN[node["name"]][0](x),
-    "unknown": lambda node, p, x: UNKNOWN[node["name"]](x),
+    "unknown": lambda node, p, *xs: UNKNOWN[node["name"]](*xs),
     "act": lambda node, p, x: ACTIVATIONS[node["name"]](x),
     "max_pool": max_pool,
     "max_over": max_over,

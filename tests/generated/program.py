@@ -27,7 +27,8 @@ class Style:
     its value besides, the identity. scanned: loops as scans. outer: around the whole, as it is
     called: "partial", "closure", "jit", "checkpoint", "vmap". straight: an activation g as
     h + stop_gradient(g(h) - h), the spelling of a straight-through estimator. rows: dense layers
-    see the tokens of all examples as rows of one matrix.
+    see the tokens of all examples as rows of one matrix. parts: the input is a pytree, of its
+    first feature and of the others.
     """
 
     seed: int
@@ -38,6 +39,7 @@ class Style:
     outer: str = "partial"
     straight: bool = False
     rows: bool = False
+    parts: bool = False
 
 
 def _jitted(f: Callable) -> Callable:
@@ -77,7 +79,7 @@ def function(net: Net, style: Style) -> Callable[[dict, Array], Array]:
     starts = {start: (size, rounds) for start, size, rounds in net.loops} if style.scanned else {}
 
     def f(params, x):
-        values: dict[int, Array] = {0: _touched(style, 0, x)}
+        values: dict[int, Array] = {0: _touched(style, 0, _joined(net, style, x))}
         i = 1
         while i < len(net.nodes):
             node = net.nodes[i]
@@ -122,7 +124,8 @@ def _whole(f: Callable, outer: str) -> Callable:
     if outer == "checkpoint":
         return jax.checkpoint(f)
     if outer == "vmap":
-        return lambda params, x: jax.vmap(lambda one: f(params, one[None])[0])(x)
+        alone = lambda one: jax.tree.map(lambda v: v[None], one)
+        return lambda params, x: jax.vmap(lambda one: f(params, alone(one))[0])(x)
     return f
 
 
@@ -133,13 +136,24 @@ def model(net: Net, style: Style, params: Any) -> Callable[[Array], Array]:
     return jax.tree_util.Partial(f, params)
 
 
-def laid(net: Net, style: Style, x: Array) -> Array:
-    """A batch of inputs as the style's function takes it."""
-    return x.transpose(0, 3, 1, 2) if _moves(net, style) else x
+def laid(net: Net, style: Style, x: Array) -> Any:
+    """A batch of inputs as the style's function takes it: an array, or a pytree of parts."""
+    x = x.transpose(0, 3, 1, 2) if _moves(net, style) else x
+    if not style.parts:
+        return x
+    first, rest = np.split(x, [1], 1 if _moves(net, style) else -1)
+    return {"first": first, "rest": (rest,)}
 
 
-def unlaid(net: Net, style: Style, x: Array) -> Array:
+def unlaid(net: Net, style: Style, x: Any) -> Array:
+    x = _joined(net, style, x)
     return x.transpose(0, 2, 3, 1) if _moves(net, style) else x
+
+
+def _joined(net: Net, style: Style, x: Any) -> Array:
+    if not style.parts:
+        return x
+    return jnp.concatenate([x["first"], *x["rest"]], 1 if _moves(net, style) else -1)
 
 
 def _moves(net: Net, style: Style) -> bool:

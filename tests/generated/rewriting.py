@@ -194,10 +194,11 @@ class Rewriting:
 def touch(f: Callable, net: Net, style: Style, rng: np.random.Generator) -> Pair:
     """f behind the value of half of the nodes, never of none.
 
-    Where a layer ends (see `PIECES`) is not put inside of one.
+    Where a layer ends (see `PIECES`) is not put inside of one, and a number without axes is left.
     """
     within = {i for group in groups(net) for i in group.nodes[:-1]} if f in PIECES else set()
-    places = [i for i, node in enumerate(net.nodes) if not node.inside and i not in within]
+    touched = lambda i, node: node.shape and not node.inside and i not in within
+    places = [i for i, node in enumerate(net.nodes) if touched(i, node)]
     chosen = [i for i in places if rng.random() < 0.5] or [places[-1]]
     return net, replace(style, touches=dict.fromkeys(chosen, f))
 
@@ -298,6 +299,7 @@ REWRITINGS: tuple[Rewriting, ...] = (
     Rewriting("nothing wrapped", partial(styled, wrapped=0.0)),
     Rewriting("scan", partial(styled, scanned=True), lambda net: bool(net.loops)),
     Rewriting("NCHW", partial(styled, nchw=True), _images),
+    Rewriting("input in parts", partial(styled, parts=True)),
     Rewriting("copies", copies, _shares),
     Rewriting("renamed", renamed),
     Rewriting("permuted units", permuted_units, lambda net: bool(_stacked_dense(net))),

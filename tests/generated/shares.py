@@ -57,13 +57,14 @@ def epsilon(layer: Layer, x: Array, R: Array, s: float, *, to: float = EPSILON) 
     return (c / (total + to * np.where(total < 0, -1, 1))[:, None]).T @ R
 
 
-def gamma(layer: Layer, x: Array, R: Array, s: float) -> Array:
+def gamma(layer: Layer, x: Array, R: Array, s: float, *, by: float = GAMMA) -> Array:
     c, b = layer.W * x, layer.b
     up = c.sum(1) + b >= 0
     same = np.where(up[:, None], *parts(c))
     same_b = np.where(up, *parts(b))
-    total = c.sum(1) + b + GAMMA * (same.sum(1) + same_b)
-    return quotient(c + GAMMA * same, total, s).T @ R
+    own, more = 1 / (1 + by), by / (1 + by)  # of both sums, since 1 + gamma may be any number
+    total = own * (c.sum(1) + b) + more * (same.sum(1) + same_b)
+    return quotient(own * c + more * same, total, s).T @ R
 
 
 def alpha_beta(
@@ -122,11 +123,11 @@ class Method:
         return f"{self.name}({more})" if more else self.name
 
 
-def _alpha_beta(alpha: int, beta: int, bias: str) -> Method:
+def alpha_beta_method(alpha: float, beta: float, bias: str = "none") -> Method:
     share = partial(alpha_beta, alpha=alpha, beta=beta)
     add = partial(add_alpha_beta, alpha=alpha, beta=beta)
     return Method(
-        f"lrp-alpha{alpha}-beta{beta}",
+        f"lrp-alpha{alpha:g}-beta{beta:g}",
         {} if bias == "none" else {"bias": bias},
         partial(share, bias=bias),
         add,
@@ -146,7 +147,11 @@ METHODS: tuple[Method, ...] = (
     Method("lrp-epsilon", linear=epsilon),
     Method("lrp-gamma", linear=gamma),
     Method("lrp-zplus", **_PLUS),
-    *(_alpha_beta(a, b, bias) for a, b in ((1, 0), (2, 1)) for bias in ("none", "signed", "split")),
+    *(
+        alpha_beta_method(a, b, bias)
+        for a, b in ((1, 0), (2, 1))
+        for bias in ("none", "signed", "split")
+    ),
     Method("lrp-flat", linear=flat),
     Method("lrp-wsquare", linear=wsquare),
     Method("deeplift-rescale", family="deeplift"),

@@ -180,6 +180,8 @@ def max_over(s: Speller, p: dict, x: Array) -> Array:
 
 
 def add(s: Speller, p: dict, a: Array, b: Array) -> Array:
+    if s.node.get("one_number"):
+        return with_number(s, jnp.add if s.node["sign"] > 0 else jnp.subtract, a, b)
     if s.node["sign"] < 0:
         return s.one_of(lambda: a - b, lambda: a + (-b), lambda: jnp.subtract(a, b))()
     return s.one_of(lambda: a + b, lambda: jnp.add(a, b), lambda: lax.add(*full(a, b)))()
@@ -189,7 +191,21 @@ def full(a: Array, b: Array) -> list[Array]:
     return list(jnp.broadcast_arrays(a, b))
 
 
+def with_number(s: Speller, f: Callable, a: Array, b: Array) -> Array:
+    """f of a value (N, ...) and one number for each example (N,), or of these two swapped: numbers
+    without axes where several examples are taken one by one."""
+    ndim = max(a.ndim, b.ndim)
+    unit = lambda v: v if v.ndim == ndim else v.reshape(-1, *(1,) * (ndim - 1))
+    wide = lambda: f(unit(a), unit(b))
+    one_by_one = lambda: jnp.stack([f(*one) for one in zip(a, b, strict=True)])
+    if len(a) > 1 and s.one_of(True, False):
+        return one_by_one()
+    return s.one_of(lambda: jax.vmap(f)(a, b), wide)()
+
+
 def mul(s: Speller, p: dict, a: Array, b: Array) -> Array:
+    if s.node.get("one_number"):
+        return with_number(s, jnp.multiply, a, b)
     return s.one_of(lambda: a * b, lambda: jnp.multiply(a, b), lambda: lax.mul(*full(a, b)))()
 
 

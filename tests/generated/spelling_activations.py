@@ -128,7 +128,7 @@ def own(s: Speller, p: dict, x: Array) -> Array:
     return s.one_of(*OWN_WAYS[s.node["name"]])(x)
 
 
-def unknown(s: Speller, p: dict, x: Array) -> Array:
+def unknown(s: Speller, p: dict, x: Array, *others: Array) -> Array:
     axis = s.axis(-1, x.ndim - 1)
     return {
         "sine": jnp.sin,
@@ -136,7 +136,8 @@ def unknown(s: Speller, p: dict, x: Array) -> Array:
         "threshold": lambda x: (x > 0).astype(x.dtype),
         "sorted": lambda x: jnp.sort(x, axis),
         "log_sum": lambda x: lax.cumlogsumexp(x, axis),
-    }[s.node["name"]](x)
+        "over": s.one_of(jnp.divide, lax.div),
+    }[s.node["name"]](x, *others)
 
 
 SPELLINGS["own"] = own

@@ -54,12 +54,14 @@ def normalised(s: Speller, x: Array, axes: tuple[int, ...]) -> Array:
     )()
 
 
-def attention(s: Speller, p: dict, q: Array, k: Array, v: Array) -> Array:
+def attention(s: Speller, p: dict, q: Array, k: Array, v: Array, *gates: Array) -> Array:
     n, t, width = q.shape
     heads, scale = s.node["heads"], s.node["scale"]
     split = lambda a: a.reshape(n, t, heads, width // heads)
     q, k, v = split(q), split(k), split(v)
     a = weights(s, q, k, scale)
+    if gates:
+        a = gated(s, a, *(g.transpose(0, 2, 1) for g in gates))
     if s.one_of(True, False):
         out = jnp.einsum("nhts,nshd->nthd", a, v)
     else:
@@ -96,6 +98,12 @@ def weights(s: Speller, q: Array, k: Array, scale: float) -> Array:
             lambda: jnp.einsum("h,nhts->nhts", jnp.asarray(mask), a),
         )()
     return a
+
+
+def gated(s: Speller, a: Array, of_queries: Array, of_keys: Array) -> Array:
+    """Attention weights times weights, which may be multiplied with one another first."""
+    g, h = of_queries[..., None], of_keys[:, :, None]
+    return s.one_of(lambda: a * (g * h), lambda: (h * g) * a, lambda: (a * g) * h)()
 
 
 def fixed(s: Speller, p: dict, x: Array) -> Array:

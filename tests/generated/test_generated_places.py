@@ -10,7 +10,8 @@ import lrpjax as lrp
 
 from . import backward
 from .check import SUMS, case, error, plain
-from .program import unlaid
+from .program import laid, unlaid
+from .program import model as written
 from .rewriting import REWRITINGS
 from .shares import METHODS
 from .test_generated_layers import named_layers
@@ -83,3 +84,40 @@ def test_a_baseline_for_each_image_is_its_own_and_a_set_is_averaged(seed):
             net, RESCALE, net.x, R, baseline=np.asarray(unlaid(net, drawn.style, from_))
         )
         assert error(unlaid(net, drawn.style, each), wanted) < SUMS
+
+
+def integrated(net, R, baseline, steps):
+    """The oracle's gradients on the way, which Gauss and Legendre weigh."""
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    gain = net.x - baseline
+    at = lambda a: backward.relevance(net, GRADIENT, baseline + (a + 1) / 2 * gain, R)
+    return gain * sum(w / 2 * at(a) for a, w in zip(nodes, weights, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["deeplift-rescale", "integrated-gradients"])
+def test_parts_of_an_input_have_the_maps_of_the_whole_from_baselines_in_parts(name, seed):
+    """One baseline or one for each image, or a set, as a pytree like the input's."""
+    drawn, _, _ = network(seed + 20, RESCALE)
+    net, style = drawn.net, replace(drawn.style, parts=True)
+    rng, R = np.random.default_rng(seed), np.eye(3)[[seed % 3] * 2]
+    given = rng.normal(size=net.x.shape) / 3
+    rows, x = laid(net, style, given), laid(net, style, net.x)
+    one = jax.tree.map(lambda leaf: leaf[0], rows)
+    option, wanted_from = (
+        ({"baseline": rows}, [given]),
+        ({"baseline": one}, [given[:1]]),
+        ({"baselines": rows}, [given[:1], given[1:]]),
+        ({"baseline": 0.25}, [np.full_like(given, 0.25)]),
+    )[seed]
+    fold, steps = ({"fold": net.fold}, {}) if name == "deeplift-rescale" else ({}, {"steps": 3})
+    method = get(name, **option, **fold, **steps)
+    found = lrp.attribute(written(net, style, net.params), x, method, target=seed % 3)
+    assert jax.tree.structure(found) == jax.tree.structure(x)
+    each = [
+        integrated(net, R, b, 3)
+        if steps
+        else backward.relevance(net, RESCALE, net.x, R, baseline=b)
+        for b in wanted_from
+    ]
+    assert error(unlaid(net, style, found), np.mean(each, 0)) < SUMS

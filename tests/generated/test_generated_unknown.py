@@ -9,7 +9,7 @@ import pytest
 import lrpjax as lrp
 
 from .backward import everywhere, groups, run
-from .blocks_special import threshold, unknown
+from .blocks_special import quotient, threshold, unknown
 from .check import TOLERANCE, case, failures, library_method, plain
 from .draw import draw
 from .program import Style, laid, model, unlaid
@@ -62,3 +62,14 @@ def test_truth_values_that_would_take_relevance_are_refused(seed):
     method = lrp.methods.get(asked.name, fold=net.fold, **asked.options)
     with pytest.raises(NotImplementedError, match="truth values or integers"):
         lrp.vjp(model(net, style, net.params), laid(net, style, net.x), method)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_quotient_by_as_many_numbers_is_no_norm(seed):
+    """A statistic has a reduced shape: LRP has no rule for what only looks like one."""
+    drawn = case(seed, LRP[seed % len(LRP)], holding=quotient)
+    assert not list(failures(drawn))
+    without = {k: v for k, v in drawn.method.options.items() if k != "unknown"}
+    method = lrp.methods.get(drawn.method.name, fold=drawn.net.fold, **without)
+    with pytest.raises(NotImplementedError, match=r"no rule for the primitive 'div'"):
+        lrp.vjp(*plain(drawn), method)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from helpers import oracle
+from lrpjax.propagation.descent import descent
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 WINDOWS = oracle.windows((4, 4, 3), (2, 2, 1), (2, 2, 1), ((0, 0),) * 3)
@@ -130,3 +131,8 @@ def residual_products(z):
         found[name] = whole
     to_pool = z["fc"] @ z["mean"] @ z["add_1:relu"] @ block
     return found, to_pool
+
+
+def links(reading, method, start, stop):
+    """The chain as consecutive operators."""
+    return descent(reading, method, start, [stop]).links(stop)

@@ -145,6 +145,16 @@ def test_patterns_beyond_float16_are_not_saved_as_such(fitted, tmp_path):
     lrp.patterns.load(tmp_path / "single.safetensors", SMALL, FITTED_ON[:1])
 
 
+def test_patterns_below_float16_are_not_saved_as_such(fitted, tmp_path):
+    small = scaled(fitted, 1e-9)
+    with pytest.raises(ValueError, match=r"patterns of a, b.*range of float16.*float32"):
+        small.save(tmp_path / "half.safetensors")
+    assert not list(tmp_path.iterdir())
+    small.save(tmp_path / "single.safetensors", dtype="float32")
+    loaded = lrp.patterns.load(tmp_path / "single.safetensors", SMALL, FITTED_ON[:1])
+    np.testing.assert_allclose(loaded.a["a"], fitted.a["a"], rtol=1e-6)
+
+
 def test_patterns_that_are_not_finite_are_neither_saved_nor_loaded(fitted, tmp_path):
     from safetensors.numpy import save_file
 

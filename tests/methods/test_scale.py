@@ -218,3 +218,15 @@ def test_epsilon_is_absolute_and_says_when_it_takes_too_much():
         lrp.attribute(model, both, "lrp-epsilon", target=0)
     with pytest.warns(UserWarning, match=r"z\(stabiliser=1\) takes 50% .* 'fc1'"):
         lrp.attribute(model, ones, get("lrp-z", stabiliser=1.0), target=0)
+
+
+@pytest.mark.parametrize("dtype", SCALES)
+def test_a_gamma_of_any_size_is_the_limit_of_large_ones(dtype):
+    """1 + gamma times a large z leaves the range of single precision, and the shares do not."""
+    model, x = network(dtype)
+    of = lambda gamma: np.asarray(
+        lrp.attribute(model, 100 * x, get("lrp-gamma", gamma=gamma), target=1), np.float64
+    )
+    limit = of(1e12)
+    for gamma in (1e30, 1e37, 1e39, 1e307):
+        assert error(of(gamma), limit) < 1e-4

@@ -1,4 +1,4 @@
-"""Images and labelled data sets, in every form in which they come, and damaged."""
+"""Labelled data sets, in every form in which they come, and damaged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lrpjax.images import bundled_images, load_images
 from lrpjax.models.cifar import CLASSES
 from lrpjax.models.datasets import read_cifar10
 
@@ -27,38 +26,6 @@ def encoded(image, kind="PNG"):
 def batch_file(pixels, labels):
     flat = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
     return pickle.dumps({b"data": flat, b"labels": list(map(int, labels))}, protocol=2)
-
-
-def test_twenty_labelled_images_come_with_the_package():
-    pixels, labels = bundled_images()
-    assert pixels.shape == (20, 32, 32, 3) and pixels.dtype == np.uint8
-    assert labels.tolist()[:4] == [3, 8, 8, 0]  # cat, ship, ship, airplane
-
-
-def test_folder_with_one_damaged_file(tmp_path):
-    for i, image in enumerate(PIXELS):
-        (tmp_path / f"{i}.png").write_bytes(encoded(image))
-    (tmp_path / "2.png").write_bytes(encoded(PIXELS[2])[:60])
-    (tmp_path / "notes.txt").write_text("no image")
-    read = load_images([tmp_path], size=(32, 32))
-    assert np.array_equal(read.pixels, PIXELS[[0, 1, 3]])
-    assert read.names == ["0.png", "1.png", "3.png"]
-    assert [name.rpartition("/")[2] for name, _ in read.skipped] == ["2.png", "notes.txt"]
-
-
-def test_files_and_npz_are_resized(tmp_path):
-    np.savez(tmp_path / "a.npz", images=PIXELS)
-    (tmp_path / "b.png").write_bytes(encoded(np.zeros((10, 20, 3), np.uint8)))
-    read = load_images([tmp_path / "a.npz", tmp_path / "b.png"], size=(16, 8))
-    assert read.pixels.shape == (5, 16, 8, 3) and read.names[1] == "a.npz[1]"
-
-
-def test_a_folder_without_images_is_refused_by_name(tmp_path):
-    (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"No image could be read.*notes\.txt"):
-        load_images([tmp_path], size=(32, 32))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_images([tmp_path / "nowhere"], size=(32, 32))
 
 
 def archive(path, members):
@@ -122,27 +89,3 @@ def test_bad_data_sets(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="one per class"):
         read_cifar10(tmp_path / "empty", train=True)
-
-
-MODES = {"L": 200, "LA": (200, 90), "RGBA": (200, 100, 50, 90), "CMYK": (0, 0, 0, 55), "1": 1}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
-    suffix = "tiff" if mode == "CMYK" else "png"
-    Image.new(mode, (6, 4), MODES[mode]).save(tmp_path / f"a.{suffix}")
-    found = load_images([tmp_path], size=(4, 6))
-    grey = {"RGBA": [200, 100, 50], "1": [255] * 3}.get(mode, [200] * 3)
-    np.testing.assert_array_equal(found.pixels, np.broadcast_to(np.uint8(grey), (1, 4, 6, 3)))
-    assert found.skipped == []
-
-
-def test_a_truncated_picture_is_skipped_and_listed(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "whole.jpg")
-    whole = (tmp_path / "whole.jpg").read_bytes()
-    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    found = load_images([tmp_path], size=(8, 8))
-    assert found.names == ["whole.jpg"]
-    [(name, reason)] = found.skipped
-    assert name.endswith("half.jpg") and "truncated" in reason
