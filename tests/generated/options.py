@@ -62,7 +62,7 @@ OPTIONS: tuple[Option, ...] = (
         lambda ab: alpha_beta_method(*ab),
     ),
     _of("rect-grad", "percentile", (0, 10.0, 90, 100), (*BEYOND, 101)),
-    _of("deeplift-rescale", "near_zero", (1e-300, 1e-12), (-np.inf, np.nan, -1.0, 0.0)),
+    _of("deeplift-rescale", "near_zero", (1e-300, 1e-12), (np.inf, -np.inf, np.nan, -1.0, 0.0)),
     Option(
         "noise", lambda v: lrp.methods.get("smooth-grad", noise=v, key=jax.random.key(0)), (0.0,),
         BEYOND,
