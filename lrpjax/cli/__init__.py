@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -70,39 +71,51 @@ for _command in (
 app.command()(describe.methods)
 
 
+_MENDED_BY_THE_USER = (ValueError, TypeError, NotImplementedError, OSError, ImportError)
+
+
 def main() -> None:
     """Runs the command: warnings, and errors that the user can mend, are one sentence each."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _print_error(message, "yellow")
         try:
             app()
-        except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
-            _print_error(error, "red")
-            sys.exit(1)
         except Exception as error:
-            if (said := _of_the_machine(error)) is None:
+            said = _of_the_machine(error)
+            if said is None and not isinstance(error, _MENDED_BY_THE_USER):
                 raise
-            _print_error(said, "red")
+            _print_error(said or error, "red")
             sys.exit(1)
 
 
 def _of_the_machine(error: Exception) -> str | None:
     """An error of this machine, and not of the model or of this library, in one sentence."""
     text = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"{error.strerror} (the next one was to be {error.filename!r}): raise the limit of "
+            "open files (ulimit -n); what is finished is kept."
+        )
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "bad_alloc" in text:
         return (
             "There is not enough memory: give fewer images, or a smaller model; what is finished "
             "is kept."
         )
+    if isinstance(error, _MENDED_BY_THE_USER) or _has_devices():
+        return None
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    return (
+        f"JAX finds nothing to compute on here (JAX_PLATFORMS is {wanted!r}): set it to what this "
+        "machine has, as in JAX_PLATFORMS=cpu, or leave it out."
+    )
+
+
+def _has_devices() -> bool:
+    """Whether JAX, where it was loaded, can compute on anything."""
     try:
-        sys.modules["jax"].devices()
+        return "jax" not in sys.modules or bool(sys.modules["jax"].devices())
     except Exception:  # of many kinds, some without a word
-        wanted = os.environ.get("JAX_PLATFORMS", "")
-        return (
-            f"JAX finds nothing to compute on here (JAX_PLATFORMS is {wanted!r}): set it to what "
-            "this machine has, as in JAX_PLATFORMS=cpu, or leave it out."
-        )
-    return None
+        return False
 
 
 def _print_error(message: object, style: str) -> None:

@@ -67,12 +67,17 @@ class Children:
         *arguments: str,
         cwd: Path,
         kill_after: float | None = None,
+        interrupt_when: str | None = None,
+        interrupts: int = 1,
         prepare: str = "nothing",
         limits: dict[str, int] | None = None,
     ) -> Ended:
-        """kill_after: seconds until SIGKILL. prepare: a function of helpers.crash_toys that is
-        called before. limits: of `resource`, as {"RLIMIT_NOFILE": 64}."""
+        """kill_after: seconds until SIGKILL. interrupt_when: a file at whose appearance it gets
+        SIGINT, `interrupts` times with half a second between. prepare: a function of
+        helpers.crash_toys that is called before. limits: of `resource`, as {"RLIMIT_NOFILE": 64}.
+        """
         request = {"arguments": arguments, "cwd": str(cwd), "kill_after": kill_after}
+        request |= {"interrupt_when": interrupt_when, "interrupts": interrupts}
         request |= {"prepare": prepare, "limits": limits or {}}
         print(json.dumps(request), file=self._server.stdin, flush=True)
         return Ended(**json.loads(self._server.stdout.readline()))
@@ -92,7 +97,8 @@ def _ended(request: dict) -> dict:
     pid = os.fork()
     if pid == 0:
         _become(request, output)
-    stop = request["kill_after"]
+    stop, sign = request["kill_after"], request["interrupt_when"]
+    left, next_one = request["interrupts"], 0.0
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         seconds = time.monotonic() - begin
@@ -102,6 +108,9 @@ def _ended(request: dict) -> dict:
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             break
+        if sign and left and seconds >= next_one and (Path(request["cwd"]) / sign).exists():
+            os.kill(pid, signal.SIGINT)
+            left, next_one = left - 1, seconds + 0.5
         time.sleep(0.002)
     status = os.waitstatus_to_exitcode(status)
     return {"status": status, "text": output.read_text(errors="replace"), "seconds": seconds}
@@ -118,6 +127,8 @@ def _become(request: dict, output: Path) -> None:
             os.dup2(stream.fileno(), 2)
         sys.argv = ["lrpjax", *request["arguments"]]
         getattr(sys.modules["helpers.crash_toys"], request["prepare"])()
+        if request["limits"]:  # JAX would leave half a program in its cache
+            sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
         for name, value in request["limits"].items():
             resource.setrlimit(getattr(resource, name), (value, value))
         sys.modules["lrpjax.__main__"].main()

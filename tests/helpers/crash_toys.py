@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -108,3 +109,32 @@ def folder_goes() -> None:
         write(self, *arguments)
 
     Store.write = removing
+
+
+def computes_for_ever() -> None:
+    """The first piece is a computation that holds the main thread, and never comes to its end."""
+    from lrpjax.cli import audit
+
+    def computing(*_, **__):
+        Path("computing").touch()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # like XLA, it lets other threads run
+
+    audit.load = computing
+
+
+def threads_compute_for_ever() -> None:
+    """As above, but on the threads that pieces are computed on."""
+    from lrpjax.auditing import tasks
+
+    def computing(*_, **__):
+        Path("computing").touch()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+    tasks.MEASURES["mprt"] = tasks.Measure(computing)
+
+
+def imports_for_ever() -> None:
+    """A module of the user's is still being imported."""
+    Path("slow_module.py").write_text(
+        "import pathlib, time\npathlib.Path('computing').touch()\ntime.sleep(600)\n"
+    )
