@@ -135,6 +135,7 @@ def _read_all(form: Format, paths: list[Path], base: int, stream: IO[str]) -> No
         resource.setrlimit(resource.RLIMIT_CPU, (used + SECONDS, resource.RLIM_INFINITY))
         signal.alarm(60)
         answer = attempt(form.ours, path)
+        signal.alarm(0)  # that others wait is no fault of it
         print(json.dumps(answer | {"memory": most_memory()}), file=stream, flush=True)
         if "read" in answer and form.own is not None:
             print(json.dumps(attempt(form.own, path)), file=stream, flush=True)

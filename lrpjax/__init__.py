@@ -14,7 +14,7 @@ each imports those below it, never one above.
     planning     plan, the claims of a reading, the ledger of relevance
     methods      one file a family; by name in lookup
     bottleneck   IBA: the information that passes a layer
-    images       pictures from files
+    images       pictures and arrays from files, as a person sees them
     models       VGG, ResNet, the bundled network, files of weights
     patterns     PatternNet: patterns that are fitted, and the methods that take them
     propagation  a chain of rules at work, and what explains

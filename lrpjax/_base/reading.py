@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+from .text import printable
+
 LONGEST = 300  # characters of a reason: a damaged file can hold a message of any length
 # What would hang or never end, were it opened as a file.
 KINDS = {
@@ -71,5 +73,5 @@ def reason(error: Exception) -> str:
     said = " ".join(str(error)[: 2 * LONGEST].split()).replace(". ", "; ").rstrip(".")
     if not isinstance(error, Unreadable):
         said = f"{type(error).__name__}: {said}".removesuffix(": ")
-    said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
+    said = printable(said)
     return said if len(said) <= LONGEST else f"{said[:LONGEST]}..."

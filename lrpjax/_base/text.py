@@ -71,3 +71,8 @@ def words(value: Any) -> str:
 def arrays(leaves: Iterable[Any]) -> str:
     """float32[2, 3], int32[2]: what has a dtype and a shape, in words."""
     return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, and bytes of a file's name that are no text, are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
 import jax
 
 from .._base import checks as refuse
+from .._base.given import what
 from .._base.jobs import run as run_jobs
 from .._base.results import key_text
 from .._base.resuming import versions
@@ -68,6 +69,10 @@ def audit(
     another process is at work in `out`.
     """
     refuse.check_images(images)
+    if isinstance(methods, str) or not isinstance(methods, Iterable | None):
+        raise TypeError(
+            f"methods is a list of methods, got {what(methods)}: put it in a list, as in [method]."
+        )
     source = source_of(model, images)
     subject = Subject(source, images, GOOD, target=target)
     _check_settings(subject, start, layers, vectors, draws, classes)
@@ -115,8 +120,8 @@ def _check_settings(
     stops(subject.reading, "output", layers)
     if start is not None:
         find_layer(subject.reading.graph, start)
-    refuse.check_least(2, vectors=vectors)
-    refuse.check_least(1, draws=draws, classes=classes)
+    refuse.check_count(2, vectors=vectors)
+    refuse.check_count(1, draws=draws, classes=classes)
     if classes >= subject.classes:
         raise ValueError(
             f"classes={classes} others cannot be drawn: the model has {subject.classes} classes."

@@ -65,12 +65,12 @@ def csc(
         result = _measure(method, start, layers, vectors, images, model, weights, seed, out)
     for name in dict.fromkeys(row["start"] for row in result.rows):
         say(_table(result, name))
+    write_json(json_file, result.settings, result.rows)
     files = [
         file
         for scale in ("linear", "log")
         for file in plots.save(result.plot(scale=scale), out / f"csc_{scale}")
     ]
-    write_json(json_file, result.settings, result.rows)
     say_skipped(result.settings)
     shown = ", ".join(str(f) for f in files if f.suffix == ".png")
     say(f"\nFigures: {shown} (and .svg)")

@@ -39,10 +39,10 @@ ABOUT = """A model of your own: `--model package.module:function` names a factor
 needs no argument and returns a callable, from inputs `(N, ...)` to outputs. What it returns may
 have these attributes, also where it is a `functools.partial` or a `jax.tree_util.Partial`:
 `image_size`, `(H, W)`, or `(H, W, C)` where C is not 3, to which images are resized; `preprocess`,
-from levels `(N, H, W, C)` between 0 and 255 to inputs (without it they are divided by 255);
-`input_range`, the least and the largest input, or those of each channel; `classes`, the names of
-the outputs; `patterns`, of `lrpjax.patterns`. With this in `my_model.py` it is
-`--model my_model:make`:"""
+from levels `(N, H, W, C)` between 0 and 255, uint8, or float32 where files hold more than 8 bits,
+to inputs (without it they are divided by 255); `input_range`, the least and the largest input, or
+those of each channel; `classes`, the names of the outputs; `patterns`, of `lrpjax.patterns`. With
+this in `my_model.py` it is `--model my_model:make`:"""
 
 ModelOption = Annotated[
     str,

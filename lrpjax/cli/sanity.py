@@ -107,9 +107,9 @@ def sanity(
 
     cut_short = run_jobs(jobs, measure, keep, label=" ".join)
     found = collected()
-    files = _drawn(found, out)
     if found.rows:
         write_json(json_file, found.settings, found.rows)
+    files = _drawn(found, out)
     say_skipped(found.settings)
     if files:
         shown = ", ".join(str(f) for f in files if f.suffix == ".png")

@@ -50,8 +50,8 @@ def simulate(
         raise typer.Exit(INTERRUPTED) from None
     say(_table(result))
     say(f"\n{_rates(result)}")
-    files = plots.save(result.plot(), out / "simulation")
     write_json(json_file, result.settings, result.rows)
+    files = plots.save(result.plot(), out / "simulation")
     say(f"\nFigures: {', '.join(map(str, files))}\nResults: {results}")
 
 

@@ -92,9 +92,9 @@ def spectrum(
             say(f"\ncertificate of the first image\n{certified}")
     if done:
         whole = Profile.load(out / "results.json")
-        files = plots.save(whole.plot(), out / "spectrum")
         rows = [*whole.rows, *(row for _, c in finished().values() if c for row in c.rows)]
         write_json(json_file, whole.settings, rows)
+        files = plots.save(whole.plot(), out / "spectrum")
         say_skipped(whole.settings)
         say(f"\nFigure: {files[0]} (and .svg)\nResults: {out / 'results.json'}")
     if cut_short:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.compat import CALLS, ClosedJaxpr, Literal, call_body, scan_counts
+from ..program import primitives
 from ..rules.protocol import negative, positive
 
 
@@ -27,14 +28,6 @@ class Parts(NamedTuple):
 
     plus: jax.Array
     minus: jax.Array
-
-
-_MOVES = set(
-    "reshape transpose broadcast_in_dim squeeze expand_dims slice dynamic_slice rev reduce_sum "
-    "cumsum reduce_window_sum convert_element_type copy copy_p reduce_precision gather pad "
-    "concatenate add add_any select_n dynamic_update_slice scatter-add split stack".split()
-)
-_PRODUCTS = {"mul", "dot_general", "conv_general_dilated"}
 
 
 class Undecided(Exception):
@@ -73,7 +66,7 @@ def _run(closed: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
         elif name == "scan":
             outs = _scanned(eqn, values)
         else:
-            outs = _RULES.get(name, _undecided)(eqn, values)
+            outs = _rule(name)(eqn, values)
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -93,16 +86,10 @@ def _undecided(eqn: Any, values: Sequence[Any]) -> list[Any]:
 
 def _moved(eqn: Any, values: Sequence[Any]) -> list[Any]:
     """Sums and moves of values: indices and predicates are constants."""
-    indices = {
-        "select_n": values[:1],
-        "gather": values[1:],
-        "dynamic_slice": values[1:],
-        "dynamic_update_slice": values[2:],
-        "scatter-add": values[1:2],
-    }.get(eqn.primitive.name, [])
-    if any(isinstance(v, Parts) for v in indices):
+    moved = primitives.of(eqn.primitive.name).values(len(values))
+    kept = {id(v) for i, v in enumerate(values) if i not in moved}
+    if any(isinstance(v, Parts) for i, v in enumerate(values) if i not in moved):
         raise Undecided(eqn.primitive.name)
-    kept = {id(v) for v in indices}
     of = lambda part: [v if id(v) in kept else getattr(_parts(v), part) for v in values]
     plus, minus = _bind(eqn, of("plus")), _bind(eqn, of("minus"))
     return [Parts(p, m) for p, m in zip(plus, minus, strict=True)]
@@ -150,9 +137,7 @@ def _scanned(eqn: Any, values: Sequence[Any]) -> list[Any]:
     return [*carry, *ys]
 
 
-_RULES: dict[str, Callable[[Any, Sequence[Any]], list[Any]]] = {
-    **dict.fromkeys(_MOVES, _moved),
-    **dict.fromkeys(_PRODUCTS, _multiplied),
+_SIGNED: dict[str, Callable[[Any, Sequence[Any]], list[Any]]] = {
     "div": _divided,
     "neg": lambda eqn, v: [Parts(v[0].minus, v[0].plus)],
     "sub": lambda eqn, v: [
@@ -162,3 +147,13 @@ _RULES: dict[str, Callable[[Any, Sequence[Any]], list[Any]]] = {
         )
     ],
 }
+
+
+def _rule(name: str) -> Callable[[Any, Sequence[Any]], list[Any]]:
+    """What a primitive does to the parts, as the table of primitives says."""
+    row = primitives.of(name)
+    if name in _SIGNED:
+        return _SIGNED[name]
+    if row.is_product:
+        return _multiplied
+    return _moved if row.linear == "all" and row.sign == "keeps" else _undecided

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._base.checks import is_concrete
 
+WIDTHS = 10  # by which floats may leave a range: levels up to 255 leave one of 0 to 1 by 254
 ROUNDING = 1e-3  # by which preprocessing may miss the bounds of its range
 
 
@@ -18,7 +19,7 @@ def check_stated_range(model: Any, x: Any) -> None:
     """Raises ValueError where an input is far from the model's own `input_range`: images as they
     are in a file, say, for a model of the range from 0 to 1.
 
-    Integers must lie in it. Floats may leave it by its width, as with noise added to them.
+    Integers must lie in it. Floats may leave it by some widths of it, as noise does.
     """
     stated = _bounds(getattr(model, "input_range", None))
     if stated is None:
@@ -28,7 +29,11 @@ def check_stated_range(model: Any, x: Any) -> None:
         if not is_concrete(leaf) or not jnp.size(leaf):
             continue
         numbers: Any = np if isinstance(leaf, np.ndarray) else jnp
-        beyond = high - low if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else ROUNDING
+        beyond = (
+            WIDTHS * (high - low)
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+            else ROUNDING
+        )
         least, most = float(numbers.min(leaf)), float(numbers.max(leaf))
         if least < low - beyond or most > high + beyond:
             prepare = "model.preprocess(x)" if hasattr(model, "preprocess") else "x scaled to it"

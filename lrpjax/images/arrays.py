@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .._base.npy import open_npz, read_npy
+from .._base.reading import Unreadable, reason
 from .levels import Range, as_levels, limits_of
 
 SUFFIXES = (".npz", ".npy")
@@ -20,7 +22,10 @@ def read_arrays(file: Path, given: Range | None, *, raw_floats: bool) -> tuple[n
     given range are what a model takes, and left as they are.
     Raises ValueError, with the reason and without the file's name.
     """
-    array = _read(file)
+    try:
+        array = _read(file)
+    except Exception as error:  # of whatever kind a damaged file brings about
+        raise ValueError(reason(error)) from error
     if array.dtype == np.uint8:
         return array, True
     limits = limits_of(array.dtype)
@@ -34,22 +39,13 @@ def read_arrays(file: Path, given: Range | None, *, raw_floats: bool) -> tuple[n
 
 
 def _read(file: Path) -> np.ndarray:
-    try:
-        read = np.load(file, allow_pickle=False)
-        if isinstance(read, np.ndarray):
-            return read[None]
-        with read as arrays:
-            names = list(arrays)
-            found = arrays[_chosen(names)]
-    except Exception as error:  # of whatever kind a damaged file makes numpy raise
-        raise ValueError(str(error) or type(error).__name__) from error
-    if found.ndim < 2:
-        raise ValueError(f"examples (N, ...) are needed, and it holds an array {found.shape}")
-    return found
-
-
-def _chosen(names: list[str]) -> str:
-    if "images" not in names and len(names) != 1:
-        listed = ", ".join(names[:10]) or "none"
-        raise ValueError(f"it needs an array `images`, or a single one, and has {listed}")
-    return "images" if "images" in names else names[0]
+    if file.suffix.lower() == ".npy":
+        return read_npy(file.read_bytes())[None]
+    with open_npz(file) as arrays:
+        if "images" not in arrays and len(arrays) != 1:
+            listed = ", ".join(list(arrays)[:10]) or "none"
+            raise Unreadable(f"it needs an array `images`, or a single one, and has {listed}")
+        found = arrays.get("images") or next(iter(arrays.values()))
+        if len(found.shape) < 2:
+            raise Unreadable(f"examples (N, ...) are needed, and it holds an array {found.shape}")
+        return found.read()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import ImageFile
 
+from .._base.reading import Unreadable
 from .levels import Range
 
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
@@ -35,7 +35,7 @@ def depth_of(image: ImageFile.ImageFile) -> Depth:
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         if image.mode == "I" and image.format not in ("PNG", "PPM"):  # both hold 16 bits
-            raise ValueError(f"Pillow does not say what integers there are in a {image.format}")
+            raise Unreadable(f"Pillow does not say what integers there are in a {image.format}")
         return Depth()
     bits, signed = int(tags.get(_BITS, (16,))[0]), tags.get(_FORMAT, (_UNSIGNED,))[0] == _SIGNED
     limits = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
@@ -50,15 +50,24 @@ def _refuse_lost_bits(image: ImageFile.ImageFile) -> None:
         if any(";16" in str(part) for part in parts):
             bits = 16
         if image.format == "PPM" and len(parts) == 2:  # the second is the number of white
-            bits = max(8, _bits_of(parts[1]))
+            bits = max(8, int(parts[1]).bit_length())
+    if image.format == "JPEG2000":
+        bits = _bits_of_jpeg2000(image)
     if bits > 8:
-        raise ValueError(
+        raise Unreadable(
             f"it has {bits} bits for each channel, and Pillow opens them as 8: convert it to 8 "
             "bits, or give it as .npy or .npz"
         )
     if _SIGNED in tags.get(_FORMAT, ()):
-        raise ValueError("it holds signed 8-bit integers, and Pillow opens them as unsigned")
+        raise Unreadable("it holds signed 8-bit integers, and Pillow opens them as unsigned")
 
 
-def _bits_of(white: Any) -> int:
-    return int(white).bit_length()
+def _bits_of_jpeg2000(image: ImageFile.ImageFile) -> int:
+    """Of the first component: in the segment SIZ, which begins each codestream (ITU-T T.800)."""
+    assert image.fp is not None  # it is opened and not yet loaded
+    place = image.fp.tell()
+    image.fp.seek(0)
+    start = image.fp.read(2**16)
+    image.fp.seek(place)
+    _, found, segment = start.partition(b"\xff\x4f\xff\x51")
+    return (segment[38] & 0x7F) + 1 if found and len(segment) > 38 else 8

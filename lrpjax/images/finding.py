@@ -8,15 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 
+from .._base.text import printable
+
 
 @dataclass(frozen=True)
 class Found:
-    """A file: its name is the path below the folder that was named, with /. refused: why it is not
+    """A file: its relative path is that below the folder that was named. refused: why it is not
     read, "" where it is."""
 
     path: Path
-    name: str
+    relative: str
     refused: str = ""
+
+    @property
+    def name(self) -> str:
+        """The relative path, as it can be printed."""
+        return printable(self.relative)
 
 
 def find(source: Path) -> list[Found]:
@@ -29,7 +36,7 @@ def find(source: Path) -> list[Found]:
     if not source.is_dir():
         return [Found(source, source.name, "" if source.is_file() else "it is no file")]
     found = [Found(path, path.relative_to(source).as_posix(), why) for path, why in _walk(source)]
-    return sorted(found, key=lambda each: os.fsencode(each.name))
+    return sorted(found, key=lambda each: os.fsencode(each.relative))
 
 
 def require_there(source: Path) -> None:

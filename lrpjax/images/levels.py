@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._base.reading import Unreadable
+
 Range = tuple[float, float]
 
 
@@ -19,10 +21,10 @@ def as_levels(values: np.ndarray, limits: Range | None, given: Range | None) -> 
     it would be one shade of grey.
     """
     if not np.isfinite(values).all():
-        raise ValueError("there is NaN or infinity in it")
+        raise Unreadable("there is NaN or infinity in it")
     used = given or limits
     if used is None:
-        raise ValueError(
+        raise Unreadable(
             f"it holds floats{_span(values)}, and only you know what is black and what is white: "
             "say so with --range LOW HIGH, one range for all images"
         )
@@ -30,7 +32,7 @@ def as_levels(values: np.ndarray, limits: Range | None, given: Range | None) -> 
     levels = np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
     if values.size and np.ptp(levels) < 1 and values.min() < values.max():
         whose = "the range of their type is" if given is None else "--range is"
-        raise ValueError(
+        raise Unreadable(
             f"all of it would be one shade of grey: it holds numbers{_span(values)}, and {whose} "
             f"{low:g} to {high:g}: give their own with --range LOW HIGH"
         )

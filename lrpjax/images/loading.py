@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageColor
 
+from .._base.text import printable
 from .arrays import SUFFIXES, read_arrays
 from .finding import Found, find
 from .levels import Range
@@ -79,7 +80,7 @@ def load_images(
             read, levels, several = _read(file, view, channels, raw_floats, max_pixels)
             fitted = [_fitted(each, size, channels, crop, levels) for each in read]
         except (ValueError, OSError) as error:
-            skipped.append((str(file.path), str(error)))
+            skipped.append((printable(str(file.path)), printable(str(error))))
             continue
         pixels += fitted
         names += [file.name] if len(read) == 1 else [f"{file.name}[{i}]" for i in range(len(read))]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms
 
+from .._base.reading import Unreadable
 from .depth import Depth
 from .levels import Range, as_levels
 
@@ -27,7 +28,7 @@ def shown(image: Image.Image, depth: Depth, view: View) -> np.ndarray:
     """The pixels of a loaded image: uint8 (H, W) for grey or (H, W, 3), or float32 levels (H, W)
     where the file holds more than 8 bits. Raises ValueError for what cannot be shown rightly."""
     if image.mode not in MODES:
-        raise ValueError(f"its pixels are of a kind ({image.mode}) that is not read here")
+        raise Unreadable(f"its pixels are of a kind ({image.mode}) that is not read here")
     return MODES[image.mode](image, depth, view)
 
 
@@ -61,7 +62,7 @@ def _lab(image: Image.Image, depth: Depth, view: View) -> np.ndarray:
 
 def _integers(image: Image.Image, depth: Depth, view: View) -> np.ndarray:
     if "transparency" in image.info:
-        raise ValueError("one of its 16-bit levels is transparent, and Pillow does not apply that")
+        raise Unreadable("one of its 16-bit levels is transparent, and Pillow does not apply that")
     values = np.asarray(image)
     if not depth.signed and values.dtype == np.int32:
         values = values.view(np.uint32)  # of which there is no mode

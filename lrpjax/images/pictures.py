@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from .._base.reading import reason
 from .depth import depth_of
 from .modes import View, shown
 
@@ -40,7 +41,7 @@ def read_picture(file: Path, view: View, *, max_pixels: int) -> tuple[np.ndarray
         except UnidentifiedImageError as error:
             raise ValueError(_unknown(file)) from error
         except Exception as error:  # of whatever kind a damaged file makes Pillow raise
-            raise ValueError(str(error) or type(error).__name__) from error
+            raise ValueError(reason(error)) from error
 
 
 def _formats() -> list[str]:

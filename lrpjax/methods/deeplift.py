@@ -142,8 +142,8 @@ def _pairs(max_pool: str, linear: Callable, activation: Rule) -> Composite:
 def _near_zero(function: Callable, near_zero: float | None) -> Rule:
     if near_zero is None:
         return rule(function)
-    if not near_zero > 0:
-        raise ValueError(f"near_zero must be greater than 0, got {near_zero}.")
+    if not 0 < near_zero < float("inf"):
+        raise ValueError(f"near_zero must be greater than 0 and finite, got {near_zero}.")
     return rule(function, near_zero=near_zero)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from .._base import checks
 from .._base.compat import outside_traces
 from ..patterns.fitting import Patterns
 from ..patterns.fitting import load as load_patterns
@@ -91,6 +92,8 @@ def cifar10(weights: str | PathLike = "trained", *, key: jax.Array | None = None
     """
     if weights == "random" and key is None:
         raise ValueError('cifar10(weights="random") draws its weights: pass key=jax.random.key(0).')
+    if key is not None:
+        checks.check_key(key)
     model = Cifar10(rngs=nnx.Rngs(jax.random.key(0) if key is None else key))
     model.eval()
     if weights == "trained":

@@ -28,6 +28,7 @@ from .._base.zips import EXPANSION, Archive
 SECONDS = 2  # of a processor, to open a file or to begin a tensor; and for each
 SPEED = 32 * 2**20  # bytes of it, one more
 MEMORY = 256 * 2**20  # bytes beside those of the file or tensor
+TIMES, ALLOWED = 16, 64 * 2**20  # bytes that the weights may unpack to, for each of the file
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
 
@@ -111,10 +112,13 @@ def opened(path: Path) -> list[tuple[str, list[Weight]]]:
     root = h5py.File(source, "r")
     length = root.id.get_filesize()
     root = _member(root, "model_weights") if "model_weights" in root else root
-    return [
+    layers = [
         (layer, [_weight(dataset, length) for dataset in datasets])
         for layer, datasets in _by_layer(root)
     ]
+    if sum(w.bytes for _, weights in layers for w in weights) > TIMES * length + ALLOWED:
+        raise Unreadable(f"its weights unpack to more than {TIMES} times the file")
+    return layers
 
 
 def _archived(archive: Archive) -> bytes:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from .._base import checks
 from . import imagenet
 from .checkpoint import Checkpoint, open_checkpoint
 from .hub import local_file
@@ -39,6 +40,8 @@ def pretrained(
     if preprocess is not None:
         imagenet.preprocessing(preprocess)
     chosen = {} if preprocess is None else {"preprocess": preprocess}
+    if key is not None:
+        checks.check_key(key)
     if weights == "random":
         if key is None:
             raise ValueError(

@@ -133,9 +133,9 @@ def fit(
     """
     if mode not in MODES:
         raise ValueError(f"The mode is {' or '.join(map(repr, MODES))}, got {mode!r}.")
-    checks.check_least(1, chunk=chunk)
+    checks.check_count(1, chunk=chunk)
     if patches is not None:
-        checks.check_least(1, patches=patches)
+        checks.check_count(1, patches=patches)
     whole = hasattr(images, "shape")
     batches = _batches(images, chunk) if whole else images
     settings = {"mode": mode, "patches": patches}

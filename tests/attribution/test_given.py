@@ -291,6 +291,17 @@ def test_methods_that_draw_want_a_key_too():
     given = {"layer": "fc1", "statistics": None}
     refused(lambda: lrp.methods.get("iba", key=0, **given), ValueError, "iba needs statistics")
     refused(lambda: lrp.audit(MODEL, X, ["lrp-z"], key=0), TypeError, r"jax.random.key\(0\)")
+    for network in (lrp.models.cifar10, lrp.models.vgg11, lrp.models.resnet18):
+        refused(lambda make=network: make("random", key=0), TypeError, r"jax.random.key\(0\)")
+
+
+@pytest.mark.parametrize("methods", ["lrp-z", lrp.methods.z()], ids=["a name", "a method"])
+def test_methods_of_an_audit_are_a_list(methods):
+    refused(
+        lambda: lrp.audit(MODEL, X, methods, key=KEY),
+        TypeError,
+        r"list of methods, got.*\[method\]",
+    )
 
 
 # --- options -------------------------------------------------------------------------------------

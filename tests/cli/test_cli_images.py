@@ -41,6 +41,10 @@ class Prepared(Net):
     def preprocess(self, levels):
         SEEN.append(levels)
         return jnp.asarray(levels, jnp.float32) - 100
+
+class Reshaped(Net):
+    def preprocess(self, levels):
+        return jnp.asarray(levels, jnp.float32).reshape(-1, 6, 5, 3) / 255
 """
 RNG = np.random.default_rng(0)
 WIDE = RNG.integers(0, 256, (12, 20, 3), np.uint8)
@@ -170,6 +174,18 @@ def test_floats_of_a_model_without_preprocessing_are_its_input(run, dtype):
     settings = plan(run, "--images", "spectra.npz", "--range", "-5", "5", model="Prepared")
     low, high = ((spectra + 5) / 10 * 255 - 100).min(), ((spectra + 5) / 10 * 255 - 100).max()
     assert f"in {low:.3g}..{high:.3g}, from" in settings["input"]
+
+
+def test_flat_arrays_are_drawn_as_the_model_takes_them(run):
+    np.savez("flat.npz", PIXELS.reshape(3, -1))
+    flat = explained(run, "--images", "flat.npz", "--overlay", model="Reshaped")
+    whole = explained(run, "--images", "images.npz")
+    assert np.array_equal(flat["gradient"], whole["gradient"])
+
+
+def test_a_model_of_other_channels_needs_images_of_its_own(run):
+    code, _, err = run("plan", "gradient", model="Spectral")
+    assert code == 1 and "takes 12 channels, and the bundled images have 3" in err
 
 
 def test_a_folder_of_arrays_for_a_grey_model(run, tmp_path):

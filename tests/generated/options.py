@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 import lrpjax as lrp
@@ -61,8 +62,11 @@ OPTIONS: tuple[Option, ...] = (
         lambda ab: alpha_beta_method(*ab),
     ),
     _of("rect-grad", "percentile", (0, 10.0, 90, 100), (*BEYOND, 101)),
-    _of("deeplift-rescale", "near_zero", (1e-300, 1e-12), (-np.inf, np.nan, -1.0, 0.0)),
-    Option("noise", lambda v: lrp.methods.get("smooth-grad", noise=v, key=0), (0.0,), BEYOND),
+    _of("deeplift-rescale", "near_zero", (1e-300, 1e-12), (np.inf, -np.inf, np.nan, -1.0, 0.0)),
+    Option(
+        "noise", lambda v: lrp.methods.get("smooth-grad", noise=v, key=jax.random.key(0)), (0.0,),
+        BEYOND,
+    ),
     Option("steps", lambda v: lrp.methods.get("integrated-gradients", steps=v), (1,), (0, -1)),
     Option("low", lambda v: lrp.methods.get("deep-taylor", low=v, high=0), (-1e300,), BEYOND[:3]),
 )  # fmt: skip

@@ -33,12 +33,32 @@ def named_layers(net):
     return found
 
 
+def found_everywhere(drawn, x):
+    """The oracle's relevance of every node, (N, ...) each."""
+    end = len(drawn.net.nodes) - 1
+    rows = [
+        everywhere(drawn.net, drawn.method, a[None], {end: r})
+        for a, r in zip(x, drawn.R, strict=True)
+    ]
+    return [np.stack(node) for node in zip(*rows, strict=True)]
+
+
+def is_steady(drawn, layers):
+    """Whether rounding decides nothing at these layers: the mean of what was centred is 0 and has
+    the sign of its rounding, and a map can be 0 below that."""
+    one, other = (found_everywhere(drawn, drawn.net.x * by) for by in (1, 1 + 1e-9))
+    return all(np.abs(one[i] - other[i]).max() <= 1e-6 * np.abs(one[i]).max() for i in layers)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_relevance_at_layers_is_the_oracles(seed):
     """Names meet: a parameter used again would be numbered as another one is called."""
-    drawn = case(
-        seed, TURNS[seed % len(TURNS)], REWRITINGS[0], holding=tied if seed % 2 else shared
+    part = tied if seed % 2 else shared
+    cases = (
+        case(seed + 100 * k, TURNS[seed % len(TURNS)], REWRITINGS[0], holding=part)
+        for k in range(9)
     )
+    drawn = next(c for c in cases if is_steady(c, named_layers(c.net).values()))
     net, method, style = (
         drawn.net,
         library_method(drawn),
@@ -59,17 +79,14 @@ def test_relevance_at_layers_is_the_oracles(seed):
     (at_input, at), below = relevance(net.params, x, drawn.R)
     bound = TOLERANCE if drawn.method.family == "lrp" else SUMS
     size = np.abs(at_input).max()
-    wanted = [
-        everywhere(net, drawn.method, a[None], {len(net.nodes) - 1: r})
-        for a, r in zip(net.x, drawn.R, strict=True)
-    ]
+    wanted = found_everywhere(drawn, net.x)
     for name, node in layers.items():
-        own = np.stack([w[node] for w in wanted])
+        own = wanted[node]
         found = as_described(at[name], net, node, style)
         assert np.abs(found - own).max() <= bound * max(np.abs(own).max(), size), name
     from_start = [
-        everywhere(net, drawn.method, a[None], {layers[start]: w[layers[start]]})[0]
-        for a, w in zip(net.x, wanted, strict=True)
+        everywhere(net, drawn.method, a[None], {layers[start]: w})[0]
+        for a, w in zip(net.x, wanted[layers[start]], strict=True)
     ]
     times = net.x.reshape(2, -1) if drawn.method.name == "input-x-gradient" else 1
     off = as_described(below, net, 0, style) - np.stack(from_start) * times

@@ -10,6 +10,7 @@ from helpers.picture_files import png, tiff
 from PIL import Image
 
 from lrpjax.images import bundled_images, load_images
+from lrpjax.images.finding import Found
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (4, 32, 32, 3), np.uint8)
@@ -92,6 +93,17 @@ def test_files_come_in_the_order_of_the_bytes_of_their_paths(tmp_path):
     expected = sorted(names, key=lambda name: name.encode())
     assert found.names == expected and expected.index("a.png") < expected.index("a/1.png")
     assert found.pixels[:, 0, 0, 0].tolist() == [names.index(name) for name in expected]
+
+
+def test_a_name_that_is_no_text_is_escaped(tmp_path):
+    for name in ("a\nb.png", "\x1b[31m.txt"):
+        (tmp_path / name).write_bytes(picture(PIXELS[0]) if "png" in name else b"")
+    found = load_images([tmp_path], size=None)
+    assert found.names == [r"a\nb.png"]
+    [(skipped, _)] = found.skipped
+    assert skipped.endswith(r"/\x1b[31m.txt")
+    other = os.fsdecode(b"\xff.png")  # which not every system lets one write: no UTF-8
+    assert Found(tmp_path / other, other).name == r"\udcff.png"
 
 
 def test_links_are_not_followed_and_hidden_files_not_read(tmp_path):
@@ -258,7 +270,7 @@ def test_arrays_in_a_folder_are_one_example_each(tmp_path):
 
 
 ARRAYS = {
-    "objects": ({"images": np.array([{}])}, "allow_pickle"),
+    "objects": ({"images": np.array([{}])}, "no array of numbers"),
     "several": ({"a": PIXELS, "b": PIXELS}, "`images`, or a single one, and has a, b"),
     "none": ({}, "has none"),
     "text": ({"images": np.array([["a"]])}, "floats or integers are needed"),

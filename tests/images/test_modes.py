@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
@@ -53,6 +54,13 @@ def read(tmp_path, name, content, **options):
     return found.pixels[0]
 
 
+def saved(kind):
+    """A file that is written without loss."""
+    stream = io.BytesIO()
+    Image.fromarray(RGB).save(stream, kind)
+    return stream.getvalue()
+
+
 GREY_FILES = {
     "8 bits": ("a.png", png(GREY, colour=0, depth=8), GREY),
     "16 bits, PNG": ("a.png", png(DEEP, colour=0, depth=16), DEEP / 257),
@@ -78,6 +86,7 @@ def test_integers_are_scaled_by_the_range_of_their_type(tmp_path, kind):
 
 
 COLOUR_FILES = {
+    "JPEG 2000": ("a.jp2", saved("JPEG2000"), RGB),
     "RGB": ("a.png", png(RGB, colour=2, depth=8), RGB),
     "RGB, TIFF": ("a.tif", tiff(RGB, photometric=2), RGB),
     "RGB with alpha": (
@@ -182,7 +191,18 @@ def test_a_range_is_also_that_of_deep_integers(tmp_path):
     np.testing.assert_allclose(found[..., 0], (DEEP % 4096) / 4095 * 255, atol=1e-3)
 
 
+def jpeg2000(bits):
+    """A picture whose header says so many bits: a byte for each component, less one."""
+    stream = io.BytesIO()
+    Image.fromarray(RGB).save(stream, "JPEG2000", no_jp2=True)
+    whole = bytearray(stream.getvalue())
+    for component in range(3):
+        whole[42 + 3 * component] = bits - 1
+    return bytes(whole)
+
+
 REFUSED = {
+    "16-bit JPEG 2000": ("a.j2k", jpeg2000(16), "16 bits for each channel"),
     "16-bit RGB PNG": ("a.png", png(RGB.astype(np.uint16) * 257, colour=2, depth=16), "16 bits"),
     "16-bit RGB TIFF": ("a.tif", tiff(RGB.astype(np.uint16), photometric=2), "16 bits for each"),
     "16-bit grey with alpha": (

@@ -191,7 +191,7 @@ def test_a_difference_below_the_rounding_of_its_values_is_none(name):
     exact = get(name, near_zero=1e-300)
     found = lrp.vjp(kinked, np.array([[3.0, 0.0]]), exact)[1](np.ones((1, 2)))
     np.testing.assert_allclose(found, [[2, 0]])
-    with pytest.raises(ValueError, match="near_zero must be greater than 0, got 0"):
+    with pytest.raises(ValueError, match="near_zero must be greater than 0 and finite, got 0"):
         get(name, near_zero=0)
 
 

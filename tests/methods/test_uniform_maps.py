@@ -52,3 +52,24 @@ def test_other_rules_and_convolutions_are_not_uniform_and_nothing_is_said(model,
         warnings.filterwarnings("error", message=".* is uniform")
         found = np.asarray(lrp.attribute(model, X, name, target=1)).reshape(2, -1)
     assert found.std(1).max() > 1e-3
+
+
+def gated(p, x):
+    """The input behind a gate of its own sum: a dense first layer, and no uniform map."""
+    gate = jax.nn.sigmoid(x.reshape(len(x), -1) @ p["a"])
+    return (x.reshape(len(x), -1)[:, :5] * gate) @ p["b"]
+
+
+def test_a_dense_first_layer_whose_map_is_not_uniform_says_nothing():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* is uniform")
+        found = np.asarray(lrp.attribute(jax.tree_util.Partial(gated, DENSE), X, "lrp-flat"))
+    assert found.reshape(2, -1).std(1).max() > 1e-3
+
+
+def test_measures_of_uniform_maps_and_averages_of_them_say_so_too():
+    noisy = lrp.methods.get("smooth-grad", base="lrp-flat", key=jax.random.key(0), samples=2)
+    with pytest.warns(UserWarning, match=r"map of .*smooth-grad.* is uniform"):
+        lrp.attribute(MODEL, X, noisy, target=1)
+    with pytest.warns(UserWarning, match=r"map of lrp-flat is uniform"):
+        lrp.sanity.random_logit(MODEL, X, "lrp-flat", key=jax.random.key(0), similarity="pearson")

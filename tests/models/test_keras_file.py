@@ -89,6 +89,10 @@ ELSEWHERE = {
     "a soft link": (linked(h5py.SoftLink("/conv/other")), "kernel in it is a link"),
     "nothing written": (dataset((10**9,), "f4"), "not of the size"),
     "nothing written, in pieces": (dataset((10**9,), "f4", chunks=(1000,)), "not of the size"),
+    "many zeros": (
+        dataset(data=np.zeros(3 * 10**7, "f4"), **PACKED),
+        "more than 16 times the file",
+    ),
     "another filter": (dataset(data=NUMBERS, compression="lzf"), "compressed in an unusual way"),
     "texts": (dataset(data=["a", "b"]), "of the type object"),
     "complex numbers": (dataset(data=NUMBERS * 1j), "of the type complex"),

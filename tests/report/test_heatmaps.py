@@ -223,7 +223,7 @@ def test_names_are_not_read_as_formulas():
     pixels(plots.heatmap(np.ones((2, 2)), title=name, caption=name))
     figure = plots.sheet(np.zeros((1, 2, 2)), {name: np.ones((1, 2, 2))}, captions=[name])
     pixels(figure)
-    assert texts(figure).split("\n").count(name) == 2
+    assert texts(figure).replace(r"\$", "$").split("\n").count(name) == 2
 
 
 @pytest.mark.parametrize(

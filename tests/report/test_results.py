@@ -97,7 +97,7 @@ def test_a_file_without_a_column_is_refused(kind, tmp_path):
         content = {**result.content(), "rows": [dict(row) for row in result.rows]}
         del content["rows"][-1][name]
         (tmp_path / "bad.json").write_text(json.dumps(encoded(content)))
-        with pytest.raises(ValueError, match=rf"bad\.json.*{kind.__name__}.*{name}"):
+        with pytest.raises(ValueError, match=rf"{kind.__name__} results .*bad\.json.*{name}"):
             kind.load(tmp_path / "bad.json")
 
 
@@ -106,7 +106,7 @@ def test_a_file_of_another_class_is_refused(kind, tmp_path):
     for other, example in EXAMPLES.items():
         if other is not kind:
             example(NAME).save(tmp_path / "other.json")
-            with pytest.raises(ValueError, match=rf"other\.json.*{kind.__name__}"):
+            with pytest.raises(ValueError, match=rf"{kind.__name__} results .*other\.json"):
                 kind.load(tmp_path / "other.json")
 
 
@@ -114,7 +114,7 @@ def test_a_file_of_another_class_is_refused(kind, tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"settings": {}}', '{"rows": []}'])
 def test_files_of_something_else(kind, content, tmp_path):
     (tmp_path / "bad.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"bad\.json.*{kind.__name__}"):
+    with pytest.raises(ValueError, match=rf"{kind.__name__} results .*bad\.json"):
         kind.load(tmp_path / "bad.json")
 
 
@@ -147,7 +147,7 @@ def test_arrays_are_never_unpickled():
         encoded({"a": np.array([object()])})
     stream = BytesIO()
     np.save(stream, np.array([print]), allow_pickle=True)
-    with pytest.raises(ValueError, match="Object arrays"):
+    with pytest.raises(ValueError, match="no array of numbers"):
         decoded({"npy": b64encode(stream.getvalue()).decode()})
 
 
