@@ -16,11 +16,12 @@ import numpy as np
 import optax
 from flax import nnx
 from rich.progress import Progress
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from .._base.fingerprint import digest, environment
 from .._base.progress import seen
+from .._base.reading import Unreadable, reading
 from .._base.results import key_text
 from .._base.resuming import kept, versions
 from .cifar import Cifar10, cifar10
@@ -206,34 +207,24 @@ def history(out: str | PathLike) -> list[dict[str, Any]]:
     file = Path(out) / _CHECKPOINT
     if not file.exists():
         return []
-    try:
-        with safe_open(file, "numpy") as tensors:
-            return json.loads(tensors.metadata()[_ROWS])
-    except (SafetensorError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(_damaged(file, error)) from error
+    with reading(file, "checkpoint") as path, safe_open(path, "numpy") as tensors:
+        rows = json.loads(tensors.metadata()[_ROWS])
+        if not rows or [row["epoch"] for row in rows] != [*range(1, len(rows) + 1)]:
+            raise Unreadable("it does not say which epochs are finished")
+        return rows
 
 
 def _restored(file: Path, like: dict) -> dict:
     """The state in a checkpoint. Raises ValueError for a file that holds something else."""
-    try:
-        with safe_open(file, "numpy") as tensors:
-            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(_damaged(file, error)) from error
     shapes = lambda arrays: {name: (a.shape, str(a.dtype)) for name, a in arrays.items()}
-    if shapes(found) != shapes(_named(like)):
-        raise ValueError(_damaged(file, "it holds other arrays"))
-    names = iter(found[name] for name in _named(like))
-    return jax.tree.map(lambda _: jnp.asarray(next(names)), like)
+    with reading(file, "checkpoint") as path, safe_open(path, "numpy") as tensors:
+        found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        if shapes(found) != shapes(_named(like)):
+            raise Unreadable("it holds other arrays")
+    ordered = iter([found[name] for name in _named(like)])
+    return jax.tree.map(lambda _: jnp.asarray(next(ordered)), like)
 
 
 def _named(state: dict) -> dict[str, np.ndarray]:
     leaves, _ = jax.tree.flatten_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _damaged(file: Path, why: object) -> str:
-    return (
-        f"The checkpoint {str(file)!r} is damaged ({why}): train in another folder, or overwrite "
-        "this one."
-    )

@@ -152,10 +152,17 @@ def test_a_training_with_anything_else_is_refused(trained, tmp_path):
 def test_a_damaged_checkpoint_is_one_sentence_and_can_be_overwritten(trained, tmp_path, damage):
     trained()
     damage(tmp_path / "checkpoint.safetensors")
-    with pytest.raises(ValueError, match=r"checkpoint .*checkpoint.safetensors' is damaged"):
+    with pytest.raises(ValueError, match=r"The checkpoint .*checkpoint.safetensors' is damaged"):
         trained()
     (tmp_path / "checkpoint.safetensors").unlink()
     trained()
+
+
+@pytest.mark.parametrize("rows", ["[1]", "{}", '"abc"', '[{"epoch": 2}]', "["])
+def test_a_checkpoint_that_says_nothing_of_its_epochs_is_refused(tmp_path, rows):
+    save_file({"x": np.zeros(1)}, tmp_path / "checkpoint.safetensors", {"rows": rows})
+    with pytest.raises(ValueError, match=r"The checkpoint .* is damaged or of another kind \("):
+        history(tmp_path)
 
 
 def test_a_checkpoint_of_another_network_is_refused(trained, tmp_path):
@@ -166,5 +173,5 @@ def test_a_checkpoint_of_another_network_is_refused(trained, tmp_path):
         tensors = {name: found.get_tensor(name) for name in names}
     del tensors[names[0]]
     save_file(tensors, file, about)
-    with pytest.raises(ValueError, match=r"is damaged \(it holds other arrays"):
+    with pytest.raises(ValueError, match=r"of another kind \(it holds other arrays"):
         trained()
