@@ -164,8 +164,8 @@ class _Reader:
         return self.all("partial", type(value), value.func, value.args, value.keywords)
 
     def part(self, value: Any) -> bytes:
-        """A function in a class, or a property."""
-        names = ("__func__", "fget", "fset", "fdel")
+        """A function in a class, or a property; a cached one has a lock beside its function."""
+        names = ("__func__", "fget", "fset", "fdel", "func")
         return self.all("part", type(value), *(getattr(value, name, None) for name in names))
 
     def function(self, value: FunctionType) -> bytes:
@@ -241,7 +241,7 @@ _KINDS: list[tuple[Any, Callable[[_Reader, Any], bytes]]] = [
     (functools.partial, _Reader.partial),
     (MethodType, _Reader.method),
     (FunctionType, _Reader.function),
-    ((classmethod, staticmethod, property), _Reader.part),
+    ((classmethod, staticmethod, property, functools.cached_property), _Reader.part),
     ((BuiltinFunctionType, np.ufunc, type(str.join), type(int.__add__)), _Reader.builtin),
     (CodeType, _Reader.code),
     (Primitive, _Reader.primitive),

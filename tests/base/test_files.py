@@ -3,11 +3,13 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lrpjax._base.files import write_whole, writing
+from lrpjax._base.files import remove_partial, write_whole, writing
 
 
 def names(folder):
@@ -142,3 +144,59 @@ def test_a_device_is_written_to_and_stays(tmp_path):
     os.close(theirs)
     with open(ours) as stream:
         assert stream.read() == "1"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room there, or choose another place"),
+        (errno.EDQUOT, "make room there, or choose another place"),
+        (errno.EMFILE, "raise the limit of open files (ulimit -n)"),
+        (errno.EIO, "choose another, or make it writable"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_the_sentence_says_what_to_do_and_what_is_kept(tmp_path, monkeypatch, number, advice):
+    def fails(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    file = tmp_path / "file"
+    for kept in ("", "; what it held is kept"):
+        with pytest.raises(OSError) as raised:
+            write_whole(file, "new")
+        said = f"The file {str(file)!r} cannot be written ({os.strerror(number)}): {advice}{kept}."
+        assert str(raised.value) == said
+        file.write_text("old")
+
+
+def test_half_written_files_are_removed_but_those_of_others_and_those_in_work(tmp_path):
+    left = tmp_path / ".0123456789abcdef.part"
+    others = [".0123456789abcde.part", "0123456789abcdef.part", ".0123456789ABCDEF.part"]
+    for name in (left.name, *others):
+        (tmp_path / name).touch()
+    with writing(tmp_path / "file") as stream:
+        remove_partial(tmp_path)
+        stream.write(b"whole")
+    assert names(tmp_path) == sorted(["file", *others])
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    remove_partial(tmp_path / "nowhere")
+
+
+ASCII = """
+import locale, sys
+from lrpjax._base.files import write_whole
+from lrpjax._base.results import Results
+assert locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8")
+write_whole(sys.argv[1], "\\xe4 \\u2211")
+Results({"name": "\\xe4 \\u2211"}, []).save(sys.argv[2])
+assert Results.load(sys.argv[2]).settings == {"name": "\\xe4 \\u2211"}
+"""
+
+
+def test_text_is_utf_8_whatever_the_locale(tmp_path):
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", ASCII, str(tmp_path / "text"), str(tmp_path / "rows.json")]
+    ran = subprocess.run(command, env=os.environ | environment, capture_output=True)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "text").read_bytes() == "ä ∑".encode()

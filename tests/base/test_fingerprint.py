@@ -48,6 +48,15 @@ class Plain:
         return self.factor * y
 
 
+class Cached:
+    def __init__(self, x):
+        self.x = x
+
+    @functools.cached_property
+    def twice(self):
+        return 2 * self.x
+
+
 class Other:
     factor = 1
 
@@ -89,7 +98,7 @@ DIFFERENT = {
     "bytes": lambda: [_array(), _array(first=1e-300), _array(first=-0.0)],
     "keys": lambda: [jax.random.key(0), jax.random.key(1), jax.random.PRNGKey(0)],
     "fields": lambda: [Point(1), Point(2), Point(1, 1), (1, 0), Point(np.ones(2)), Point([1, 1])],
-    "attributes": lambda: [Plain(1), Plain(2), Other(1), Plain(Plain(1))],
+    "attributes": lambda: [Plain(1), Plain(2), Other(1), Plain(Plain(1)), Cached(1)],
     "members": lambda: [Colour.RED, Colour.BLUE, 1],
     "classes": lambda: [Plain, Other, Point],
     "closures": lambda: [closing(2), closing(3), adding(2), closing(np.ones(2)), closing([1, 1])],

@@ -65,7 +65,7 @@ def epochs(folder: Path) -> int:
 def no_epoch_is_done_again(folder: Path, before: int, ended: Ended) -> None:
     said = [line for line in ended.text.splitlines() if line.startswith("epoch ")]
     numbers = [int(line.split(":")[0].split()[1]) for line in said]
-    assert numbers == list(range(before + 1, before + 1 + len(numbers)))
+    assert numbers == list(range(before + 1, before + 1 + len(numbers))), (before, ended)
     # An epoch is printed when its checkpoint is there.
     assert before + len(numbers) <= epochs(folder) <= before + len(numbers) + 1
     assert ended.status == KILLED or epochs(folder) == EPOCHS
