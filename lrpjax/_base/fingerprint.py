@@ -189,7 +189,7 @@ class _Reader:
 
     def jaxpr(self, value: Any) -> bytes:
         """A body inside of an equation, with its values numbered as they come."""
-        open_, consts = (value.jaxpr, value.consts) if hasattr(value, "consts") else (value, ())
+        open_, consts = getattr(value, "jaxpr", value), getattr(value, "consts", ())
         numbers: dict[Any, int] = {}
         number = lambda var: (numbers.setdefault(var, len(numbers)), str(var.aval))
         atom = lambda a: ("literal", str(a.aval), a.val) if isinstance(a, Literal) else number(a)
