@@ -17,7 +17,7 @@ from lrpjax.models.cifar import Cifar10
 LOG = "begun.txt"  # a line for each batch that is asked for, with the time
 IMAGES = 400
 BATCH = 4  # of the fit of patterns
-EPOCHS = 24
+EPOCHS = 12
 
 
 def _apply(weights, x):
