@@ -1,7 +1,7 @@
 """A command killed at seeded moments, started again each time, and compared with one that was not.
 
 Each round begins in an empty folder and ends when a run is through; its moments are drawn from the
-time that an undisturbed run takes, every second one from its later half, where pieces are written.
+time that an undisturbed run takes, every second one from the part in which pieces are written.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ KILLED = -9
 class Command:
     """finished: what is finished in a folder, as it is compared before and after a run, and how
     many `pieces` that are in the end.
-    check: raises where a run has lost something that was there `before`.
+    check: raises where a run has lost something that was there `before`. writing: when, in parts of
+    the whole time, pieces are written.
     """
 
     arguments: tuple[str, ...]
     finished: Callable[[Path], Any]
     pieces: int
     check: Callable[[Path, Any, Ended], None]
+    writing: tuple[float, float]
     prepare: str = "nothing"
 
     def amount(self, folder: Path) -> int:
@@ -105,12 +107,14 @@ COMMANDS = {
         pieces,
         16,
         no_piece_is_done_again,
+        (0.0, 0.5),  # then the report is drawn
     ),
     "train": Command(
         ("train", *_DATA, "--epochs", str(EPOCHS), "--out", "run", "--json", "r.json"),
         epochs,
         EPOCHS,
         no_epoch_is_done_again,
+        (0.5, 1.0),
         "small_network",
     ),
     "patterns": Command(
@@ -118,6 +122,7 @@ COMMANDS = {
         batches,
         IMAGES // BATCH,
         little_is_fitted_again,
+        (0.2, 1.0),
         "small_batches",
     ),
 }
@@ -149,8 +154,8 @@ def survive(name: str, moments: int, seed: int, folder: Path) -> dict[str, Any]:
                 if sum(killed.values()) == moments:
                     break
                 before = command.finished(where)
-                earliest = ended.seconds / 2 * (sum(killed.values()) % 2)
-                found = run(where, kill_after=draw.uniform(earliest, ended.seconds))
+                part = command.writing if sum(killed.values()) % 2 else (0.0, 1.0)
+                found = run(where, kill_after=ended.seconds * draw.uniform(*part))
                 command.check(where, before, found)
                 if found.status != KILLED:
                     _done(found)
