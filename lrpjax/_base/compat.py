@@ -19,6 +19,9 @@ Var = core.Var
 jaxpr_as_fun = core.jaxpr_as_fun
 closed_call_p = core.primitives.closed_call_p
 
+# For `jax.jit`, of what is compiled to run once: it takes less time to compile than it would save.
+FOR_ONE_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 # Evaluates at once, also inside jit and vmap; `ensure_compile_time_eval` leaves vmap's trace on.
 outside_traces = jax.core.eval_context
 

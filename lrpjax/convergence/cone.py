@@ -7,6 +7,7 @@ is computed, not sampled, where these fit in memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks
+from .._base.compat import FOR_ONE_RUN
 from .._base.progress import track
 from .._base.results import Results, key_text
 from .._base.tables import Cells
@@ -127,14 +129,14 @@ def certificate(
             "inner layer for stop."
         )
     (value,) = values_at(reading.graph, start, [stop])
-    draw, gaussian, probe = jax.random.split(key, 3)
-    rays = _rays(op, _places(reading.graph, value, op.in_shapes[0]), memory_limit, draw)
+    draw, probe, drawn = _drawn(key, (op.shape[0], vectors), op.dtype)
+    places = _places(reading.graph, value, op.in_shapes[0])
+    rays = _rays(op, partial(way.dense, [stop]), places, memory_limit, draw)
     if rays.sending < 2:
         raise ValueError(
             f"Fewer than two units of {start!r} send relevance to {stop!r}: there is no angle."
         )
-    whole = np.asarray(rays.maps) if rays.complete else None
-    drawn = jax.random.normal(gaussian, (op.shape[0], vectors), op.dtype)
+    whole = rays.maps if rays.complete else None
     mixed = op.rmatmat(drawn).T if whole is None else np.asarray(drawn).T @ whole
     rows = _angles(reading.graph, op, value, rays, mixed)
     for row in rows:
@@ -145,6 +147,13 @@ def certificate(
     found.append(conditions(op, probe, memory_limit, dense=whole, proved=proved))
     rows += [{"scope": "link", "method": method.name, **row} for row in found]
     return Certificate({"vectors": vectors, "key": key_text(key)}, rows)
+
+
+@partial(jax.jit, static_argnums=(1, 2), compiler_options=FOR_ONE_RUN)
+def _drawn(key: jax.Array, shape: tuple[int, int], dtype: Any) -> tuple[jax.Array, ...]:
+    """A key for units, one for the links, and Gaussian relevance in columns."""
+    draw, gaussian, probe = jax.random.split(key, 3)
+    return draw, probe, jax.random.normal(gaussian, shape, dtype)
 
 
 def _links(way: Descent, stop: str) -> list[ChainOperator]:
@@ -161,13 +170,15 @@ class Rays(NamedTuple):
     whether all units of the layer are there."""
 
     units: np.ndarray
-    maps: jax.Array
+    maps: Any
     sending: int
     complete: bool
 
 
-def _rays(op: ChainOperator, places: int, memory_limit: float, key: jax.Array) -> Rays:
-    """Of all units, or of as many as can be held and compared, drawn at random."""
+def _rays(
+    op: ChainOperator, dense: Callable, places: int, memory_limit: float, key: jax.Array
+) -> Rays:
+    """Of all units, or of as many as can be held and compared, drawn at random. dense: makes Z."""
     n_out, n_in = op.shape
     fits = int(memory_limit // (n_in * jnp.dtype(op.dtype).itemsize))
     most = max(2, min(n_out, fits, int((_PAIRS / places) ** 0.5)))
@@ -175,7 +186,8 @@ def _rays(op: ChainOperator, places: int, memory_limit: float, key: jax.Array) -
         units = np.sort(np.asarray(jax.random.permutation(key, n_out))[:most])
         maps = op.rmatmat(jax.nn.one_hot(units, n_out, axis=0, dtype=op.dtype)).T
     else:
-        units, maps = np.arange(n_out), op.dense(memory_limit=memory_limit)
+        (maps,) = dense(memory_limit=memory_limit)
+        units = np.arange(n_out)
     return Rays(units, maps, int(np.asarray(maps).any(1).sum()), most >= n_out)
 
 
@@ -184,7 +196,7 @@ def _angles(
 ) -> list[dict[str, Any]]:
     """The rows of the whole map and of the locations. mixed (vectors, n_in): maps of Gaussians."""
     rows = []
-    measured = _measured(graph, value, op.in_shapes[0], rays.maps, mixed)
+    measured = jax.device_get(_measured(graph, value, op.in_shapes[0], rays.maps, mixed))
     for scope, (found, distances) in zip(("map", "location"), measured, strict=True):
         apart, drawn = (np.asarray(a, np.float64) for a in (found.one_minus_cos, distances))
         directed = apart != NO_ANGLE

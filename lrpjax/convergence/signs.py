@@ -13,12 +13,13 @@ size of the matrix.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .._base.compat import CALLS, ClosedJaxpr, Literal, call_body, scan_counts
+from .._base.compat import CALLS, FOR_ONE_RUN, ClosedJaxpr, Literal, call_body, scan_counts
 from ..program import primitives
 from ..rules.protocol import negative, positive
 
@@ -34,7 +35,7 @@ class Undecided(Exception):
     """A primitive of which it is not known what it does to the signs."""
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=FOR_ONE_RUN)
 def signed_sums(pull: jax.tree_util.Partial) -> Parts:
     """Bounds of the positive and of the negative entries in each column of Z, summed: (n_in,) each.
 

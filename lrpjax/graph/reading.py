@@ -273,9 +273,10 @@ def _layers(traced: Traced, fold: bool) -> Graph:
         graph = Graph(program, paths, fold=fold)
     names = [paths.get(number) or "a constant of the model" for number in program.consts]
     weights = graph.weights
+    arrays = [c if isinstance(c, np.ndarray) else jnp.asarray(c) for c in consts]
     numbers = [
-        jnp.asarray(c) if v in weights else _without_infinity(jnp.asarray(c))
-        for v, c in zip(program.consts, consts, strict=True)
+        c if v in weights else _without_infinity(c)
+        for v, c in zip(program.consts, arrays, strict=True)
     ]
     checks.check_finite(numbers, [f"the weights {n}" for n in names])
     return graph
@@ -318,7 +319,7 @@ def _shape(leaves: Sequence[Any], tree: Any) -> Hashable:
     return tree, tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
 
 
-def _without_infinity(constant: jax.Array) -> jax.Array:
+def _without_infinity(constant: Any) -> Any:
     if not is_real(constant) or (checks.is_concrete(constant) and not np.isinf(constant).any()):
         return constant
     return jnp.where(jnp.isinf(constant), 0, constant)

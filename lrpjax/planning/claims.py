@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.compat import FOR_ONE_RUN
 from ..graph import Graph, Layer
 from ..graph.reading import Reading, Source, environment
 from ..layers import Linear, Op, make_op, tupled
@@ -105,7 +106,7 @@ def _outputs(program: Program) -> list[int]:
     return [v for v in program.outputs if v in program.active]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=FOR_ONE_RUN)
 def _measured(graph: Graph, consts: list, leaves: list) -> tuple[list[jax.Array], Differences]:
     """The model's outputs that depend on the input, and all that one pass there and back shows."""
     outputs = _outputs(graph.program)
@@ -227,7 +228,7 @@ def _where_it_parts(reading: Reading, bound: float) -> str:
     return "input"
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=FOR_ONE_RUN)
 def _both_sides(graph: Graph, consts: list, leaves: list) -> dict[int, jax.Array]:
     """How far the gradient at each value is off, where a layer reads or writes it."""
     outputs = _outputs(graph.program)
@@ -281,7 +282,7 @@ def _alone(reading: Reading, outputs: jax.Array) -> Differences:
     return {"an example by itself": {OUTPUT: off}}
 
 
-@partial(jax.jit, static_argnums=(0, 4))
+@partial(jax.jit, static_argnums=(0, 4), compiler_options=FOR_ONE_RUN)
 def _first_of_both(
     graph: Graph, consts: list, leaves: list, outputs: jax.Array, batch: int
 ) -> jax.Array:

@@ -54,20 +54,21 @@ class Descent:
         cuts = _cuts(self.reading.graph, self.method, self.start, stop)
         return [self._operator(u, (v,), upper, lower) for (u, upper), (v, lower) in pairwise(cuts)]
 
-    def dense(self, stops: Sequence[str]) -> list[np.ndarray]:
-        """Z to each of some layers, (n_out, n_in), from all unit vectors at `start`."""
-        groups: list[list[ChainOperator]] = []
-        for op in map(self.to, stops):
-            if not groups or sum(o.nbytes for o in groups[-1]) + op.nbytes > _TOGETHER:
-                groups.append([])
-            groups[-1].append(op)
-        found: list[np.ndarray] = []
-        for group in groups:
-            ends = [v for op in group for v in _ends(self.reading.graph, op.stop)]
-            op = self._operator(None, ends, self.start, group[-1].stop)
-            columns = np.cumsum([own.shape[1] for own in group])[:-1]
-            found += np.split(np.asarray(op.dense(memory_limit=MEMORY)), columns, axis=1)
-        return found
+    def dense(self, stops: Sequence[str], *, memory_limit: float = MEMORY) -> list[np.ndarray]:
+        """Z to each of some layers, (n_out, n_in), those of few rows by one program.
+
+        memory_limit: in bytes, of one of them. Raises as `ChainOperator.dense` does.
+        """
+        graph = self.reading.graph
+        whole = self._operator(None, self.captured, self.start, self.start)
+        if whole.nbytes > _TOGETHER or whole.shape[0] > whole.shape[1]:
+            one = lambda stop: self.to(stop).dense(memory_limit=memory_limit)
+            return [np.asarray(one(stop)) for stop in stops]
+        sizes = [math.prod(shape) for shape in whole.in_shapes]
+        parts = np.split(np.asarray(whole.dense()), np.cumsum(sizes)[:-1], axis=1)
+        found = dict(zip(self.captured, parts, strict=True))
+        joined = [[found[v] for v in _ends(graph, stop)] for stop in stops]
+        return [own[0] if len(own) == 1 else np.concatenate(own, 1) for own in joined]
 
     def _operator(
         self, above: int | None, ends: Sequence[int], start: str, stop: str

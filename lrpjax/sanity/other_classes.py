@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import checks
+from .._base.compat import FOR_ONE_RUN
 from .._base.progress import track
 from .._base.results import key_text
 from ..graph.reading import Model
@@ -72,8 +74,11 @@ def random_logit(
 def other_classes(key: jax.Array, target: np.ndarray, classes: int, count: int) -> np.ndarray:
     """For each image `count` classes other than its target, none twice: (N, count)."""
 
-    def drawn(i):
-        return jax.random.permutation(jax.random.fold_in(key, i), classes - 1)[:count]
-
-    below = np.asarray(jax.vmap(drawn)(jnp.arange(len(target))))
+    below = np.asarray(_drawn(key, len(target), classes - 1, count))
     return below + (below >= np.asarray(target)[:, None])  # the target is left out
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), compiler_options=FOR_ONE_RUN)
+def _drawn(key: jax.Array, images: int, most: int, count: int) -> jax.Array:
+    of_image = lambda i: jax.random.permutation(jax.random.fold_in(key, i), most)[:count]
+    return jax.vmap(of_image)(jnp.arange(images))
