@@ -203,6 +203,7 @@ def test_ctrl_c_right_after_the_start_is_no_traceback(tmp_path, delay):
     """While the command's own modules are loaded, from its first line on."""
     script = f"""
 import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
 from lrpjax.__main__ import main
 sys.argv = ["lrpjax", "csc", "--out", {str(tmp_path)!r}]
 threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()

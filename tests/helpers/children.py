@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+TOO_LONG = 300.0  # seconds: a command that hangs is killed, and fails its test
 _LOADED = (
     "jax lrpjax.__main__ lrpjax.cli lrpjax.auditing lrpjax.auditing.audits lrpjax.convergence.cone "
     "lrpjax.report.plots lrpjax.report.audit lrpjax.models.training lrpjax.models.datasets "
@@ -98,14 +99,14 @@ def _ended(request: dict) -> dict:
     pid = os.fork()
     if pid == 0:
         _become(request, output)
-    stop, sign = request["kill_after"], request["interrupt_when"]
+    stop, sign = request["kill_after"] or TOO_LONG, request["interrupt_when"]
     left, next_one = request["interrupts"], 0.0
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         seconds = time.monotonic() - begin
         if done:
             break
-        if stop is not None and seconds >= stop:
+        if seconds >= stop:
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             break
@@ -120,6 +121,8 @@ def _ended(request: dict) -> dict:
 def _become(request: dict, output: Path) -> None:
     """Runs the command in place of this process, which ends."""
     status = 1
+    # The tests may run in the background of a shell, which lets its processes ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         os.chdir(request["cwd"])
         with output.open("wb") as stream, open(os.devnull) as nothing:
