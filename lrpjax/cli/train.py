@@ -36,7 +36,7 @@ def train(
 
     images, labels = read_cifar10(data, train=True)
     test_set = None
-    if test is not None or data.suffix not in (".npz",):
+    if test is not None or data.suffix != ".npz":
         test_set = read_cifar10(test or data, train=False)
     settings = {"data": str(data), "epochs": epochs, "seed": seed}
     options: dict[str, Any] = {"epochs": epochs, "test": test_set, "overwrite": overwrite}

@@ -75,10 +75,16 @@ def no_training(monkeypatch):
     from lrpjax.models import datasets, training
 
     monkeypatch.setattr(datasets, "read_cifar10", lambda *_, **__: (None, None))
-    monkeypatch.setattr(
-        training, "train", lambda *_, epochs, **__: ((e, None) for e in range(epochs))
-    )
-    monkeypatch.setattr(training, "accuracy", lambda *_: 0.5)
+    finished = []
+
+    def train(*_, epochs, **__):
+        finished.clear()
+        for epoch in range(epochs):
+            finished.append({"epoch": epoch + 1, "test_accuracy": 0.5})
+            yield epoch, None
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "history", lambda _: list(finished))
 
 
 def test_every_command_that_writes_json_is_tested():
