@@ -30,9 +30,10 @@ from lrpjax._base.results import Results
 from lrpjax.auditing import Audit
 from lrpjax.auditing.verdict import DEFAULT
 from lrpjax.convergence import CSC
-from lrpjax.models import hdf5_child
+from lrpjax.models import hdf5_child, training
 from lrpjax.models.checkpoint import open_checkpoint
 from lrpjax.models.datasets import read_cifar10
+from lrpjax.patterns.fitting import stored
 from lrpjax.sanity import Cascade
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
@@ -81,6 +82,48 @@ def safetensors_files() -> list[bytes]:
         safetensors.numpy.save(tensors, {"mode": "relu"}),
         safetensors.numpy.save({"w": NUMBERS}),
     ]
+
+
+def patterns(path: Path) -> Arrays:
+    tensors, mode = stored(path)
+    return flat({"mode": mode, "tensors": tensors})
+
+
+def safetensors_patterns(path: Path) -> Arrays:
+    with safetensors.safe_open(path, "numpy") as file:
+        mode = (file.metadata() or {}).get("mode")
+    return flat({"mode": mode, "tensors": known(path)})
+
+
+ROWS = '[{"epoch": 1, "test_accuracy": 0.25}, {"epoch": 2, "test_accuracy": null}]'
+STATE = {"params": {"w": NUMBERS, "b": NUMBERS[0]}, "count": np.int32(3)}
+
+
+def training_files() -> list[bytes]:
+    return [of_training(ROWS.encode())]
+
+
+def of_training(rows: bytes) -> bytes:
+    about = {"rows": rows.decode(errors="replace")}
+    return safetensors.numpy.save(training._named(STATE), about)
+
+
+def damaged_training(draw: random.Random, data: bytes) -> bytes:
+    """Half of them in what is our own: the text that says which epochs are finished."""
+    if draw.random() < 0.5:
+        return mutations.safetensors(draw, data)
+    return of_training(mutations.as_json(draw, ROWS.encode()))
+
+
+def trained(path: Path) -> Arrays:
+    state = training._named(training._restored(path, STATE))
+    return flat({"rows": training._rows(path), "state": state})
+
+
+def safetensors_training(path: Path) -> Arrays:
+    with safetensors.safe_open(path, "numpy") as file:
+        rows = json.loads(file.metadata()["rows"])
+    return flat({"rows": rows, "state": known(path)})
 
 
 def npz_files() -> list[bytes]:
@@ -367,6 +410,12 @@ FORMATS = {
     "torch-legacy": Format(".pth", torch_files(r".*_legacy\.pth"), old, checkpoint, None),
     "safetensors": Format(
         ".safetensors", safetensors_files, mutations.safetensors, checkpoint, known
+    ),
+    "patterns": Format(
+        ".safetensors", safetensors_files, mutations.safetensors, patterns, safetensors_patterns
+    ),
+    "training": Format(
+        ".safetensors", training_files, damaged_training, trained, safetensors_training
     ),
     "npz": Format(".npz", npz_files, zipped(in_npz), npz, numpys_npz),
     "hdf5": Format(".h5", hdf5_files, damaged_hdf5, hdf5, h5pys),

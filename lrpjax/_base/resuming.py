@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -60,10 +60,10 @@ def kept(
     settings: dict[str, Any],
     *,
     what: str,
-    pieces: str,
+    pieces: Sequence[str],
     overwrite: bool | None = None,
 ) -> Iterator[Kept]:
-    """Holds a folder for pieces (files of that pattern) of a run with these settings.
+    """Holds a folder for pieces (files of these patterns) of a run with these settings.
 
     Where it has pieces of a run with other settings they are removed, with `overwrite` (None: the
     caller has no such option). Otherwise raises ValueError, which says what differs;
@@ -71,7 +71,7 @@ def kept(
     """
     with held(folder) as path:
         file = path / SETTINGS
-        there = sorted(path.glob(pieces))
+        there = sorted(file for pattern in pieces for file in path.glob(pattern))
         wanted = json.loads(json.dumps(settings))
         found = _read(file)
         if found != wanted:

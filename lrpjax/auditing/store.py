@@ -52,7 +52,7 @@ def storing(
     if folder is None:
         yield None
         return
-    with kept(folder, settings, what="an audit", pieces=_PIECES, overwrite=overwrite) as found:
+    with kept(folder, settings, what="an audit", pieces=[_PIECES], overwrite=overwrite) as found:
         yield Store(found)
 
 

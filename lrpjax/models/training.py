@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def train(
 
     with (
         kept(
-            out, settings, what="a training", pieces="*.safetensors", overwrite=overwrite
+            out, settings, what="a training", pieces=[_CHECKPOINT, _WEIGHTS], overwrite=overwrite
         ) as folder,
         Progress(disable=not seen()) as bar,
     ):
@@ -193,10 +194,10 @@ def train(
             about = {_ROWS: json.dumps(rows)}
             folder.write(_CHECKPOINT, save(_named(state), about))
             yield epoch, trained
-        save_weights(model_of(state["params"], training=False), Path(out) / "cifar10.safetensors")
+        save_weights(model_of(state["params"], training=False), Path(out) / _WEIGHTS)
 
 
-_CHECKPOINT, _ROWS = "checkpoint.safetensors", "rows"
+_CHECKPOINT, _WEIGHTS, _ROWS = "checkpoint.safetensors", "cifar10.safetensors", "rows"
 
 
 def history(out: str | PathLike) -> list[dict[str, Any]]:
@@ -205,13 +206,20 @@ def history(out: str | PathLike) -> list[dict[str, Any]]:
     Raises ValueError where its checkpoint is damaged.
     """
     file = Path(out) / _CHECKPOINT
-    if not file.exists():
-        return []
+    return _rows(file) if file.exists() else []
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
     with reading(file, "checkpoint") as path, safe_open(path, "numpy") as tensors:
-        rows = json.loads(tensors.metadata()[_ROWS])
-        if not rows or [row["epoch"] for row in rows] != [*range(1, len(rows) + 1)]:
+        rows = json.loads((tensors.metadata() or {}).get(_ROWS, "[]"))
+        if not (isinstance(rows, list) and rows and all(map(_is_row, rows, count(1)))):
             raise Unreadable("it does not say which epochs are finished")
         return rows
+
+
+def _is_row(row: Any, epoch: int) -> bool:
+    named = isinstance(row, dict) and row.keys() == {"epoch", "test_accuracy"}
+    return named and row["epoch"] == epoch and isinstance(row["test_accuracy"], float | None)
 
 
 def _restored(file: Path, like: dict) -> dict:

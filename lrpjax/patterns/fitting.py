@@ -70,10 +70,7 @@ def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
     again. Raises FileNotFoundError for a missing file, ValueError for a damaged one or for patterns
     that do not fit the model's layers, with a list of what is wrong.
     """
-    with reading(path, "pattern file"), safe_open(path, "numpy") as file:
-        check_names(file.keys())
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        mode = (file.metadata() or {}).get("mode")
+    tensors, mode = stored(path)
     read = read_at(model, x, fold=True)
     w, axes = _weights(read.graph, read.consts, read.leaves)
     shapes = lambda arrays: {name: array.shape for name, array in arrays.items()}
@@ -91,6 +88,14 @@ def load(path: str | PathLike, model: Model, x: Any) -> Patterns:
     }
     _require_finite(a, "the file fits other weights")
     return Patterns(a, w, str(mode))
+
+
+def stored(path: str | PathLike) -> tuple[dict[str, np.ndarray], str | None]:
+    """What a file of patterns holds, and how it says they were fitted. Raises as `reading` does."""
+    with reading(path, "pattern file"), safe_open(path, "numpy") as file:
+        check_names(file.keys())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, (file.metadata() or {}).get("mode")
 
 
 def _not_finite(patterns: dict[str, Any]) -> list[str]:

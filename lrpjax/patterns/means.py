@@ -102,5 +102,5 @@ def means(
             f"This fit could not be told from another, and so not be resumed ({error}): run it "
             "without a folder to go on from."
         ) from error
-    with kept(out, {**told, **settings}, what="a fit of patterns", pieces=_FILE) as folder:
+    with kept(out, {**told, **settings}, what="a fit of patterns", pieces=[_FILE]) as folder:
         yield Means(folder, layers)

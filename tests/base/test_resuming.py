@@ -10,7 +10,7 @@ from lrpjax._base.resuming import SETTINGS, kept, remove
 
 def begun(folder, settings, **options):
     """A run that writes one piece."""
-    with kept(folder, settings, what="a test", pieces="piece-*", **options) as found:
+    with kept(folder, settings, what="a test", pieces=["piece-*"], **options) as found:
         found.write("piece-1", "1")
     return found
 
@@ -24,7 +24,7 @@ def names(folder):
 
 def test_the_same_settings_go_on(tmp_path):
     begun(tmp_path, A)
-    with kept(tmp_path, dict(reversed(A.items())), what="a test", pieces="piece-*"):
+    with kept(tmp_path, dict(reversed(A.items())), what="a test", pieces=["piece-*"]):
         assert (tmp_path / "piece-1").read_text() == "1"
 
 
@@ -42,14 +42,14 @@ def test_others_are_refused_with_what_differs(tmp_path):
 def test_overwriting_removes_the_pieces_of_another_and_no_other_files(tmp_path):
     begun(tmp_path, A)
     (tmp_path / "notes.txt").touch()
-    with kept(tmp_path, B, what="a test", pieces="piece-*", overwrite=True):
+    with kept(tmp_path, B, what="a test", pieces=["piece-*"], overwrite=True):
         assert names(tmp_path) == [".lrpjax.lock", "notes.txt", SETTINGS]
         assert json.loads((tmp_path / SETTINGS).read_text()) == B
 
 
 def test_overwriting_the_same_goes_on(tmp_path):
     begun(tmp_path, A)
-    with kept(tmp_path, A, what="a test", pieces="piece-*", overwrite=True):
+    with kept(tmp_path, A, what="a test", pieces=["piece-*"], overwrite=True):
         assert (tmp_path / "piece-1").exists()
 
 
@@ -70,7 +70,7 @@ def test_pieces_without_settings_are_refused(tmp_path):
 
 def test_a_folder_that_vanishes_is_one_sentence_and_is_not_made_again(tmp_path):
     folder = tmp_path / "run"
-    with kept(folder, A, what="a test", pieces="piece-*") as found:
+    with kept(folder, A, what="a test", pieces=["piece-*"]) as found:
         shutil.rmtree(folder)
         with pytest.raises(FileNotFoundError, match="was removed while it ran, and nothing"):
             found.write("piece-1", "1")
@@ -78,7 +78,7 @@ def test_a_folder_that_vanishes_is_one_sentence_and_is_not_made_again(tmp_path):
 
 
 def test_a_piece_that_cannot_be_written_says_what_is_kept(tmp_path):
-    with kept(tmp_path, A, what="a test", pieces="piece-*") as found:
+    with kept(tmp_path, A, what="a test", pieces=["piece-*"]) as found:
         (tmp_path / "piece-1").mkdir()
         with pytest.raises(OSError) as raised:
             found.write("piece-1", "1")

@@ -158,7 +158,22 @@ def test_a_damaged_checkpoint_is_one_sentence_and_can_be_overwritten(trained, tm
     trained()
 
 
-@pytest.mark.parametrize("rows", ["[1]", "{}", '"abc"', '[{"epoch": 2}]', "["])
+def test_overwriting_removes_a_training_and_nothing_else(trained, tmp_path):
+    save_file({"x": np.zeros(1)}, tmp_path / "cifar10.safetensors")
+    save_file({"x": np.zeros(1)}, tmp_path / "of_mine.safetensors")
+    with pytest.raises(ValueError, match=r"pieces of a training, but no settings.json"):
+        trained()
+    trained(overwrite=True)
+    assert (tmp_path / "of_mine.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        *("[1]", "{}", '"abc"', '[{"epoch": 2}]', "[", '[{"epoch": 1}]'),
+        '[{"epoch": 1, "test_accuracy": "half"}]',
+    ],
+)
 def test_a_checkpoint_that_says_nothing_of_its_epochs_is_refused(tmp_path, rows):
     save_file({"x": np.zeros(1)}, tmp_path / "checkpoint.safetensors", {"rows": rows})
     with pytest.raises(ValueError, match=r"The checkpoint .* is damaged or of another kind \("):
