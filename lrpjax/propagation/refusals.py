@@ -14,6 +14,7 @@ from ..graph import Graph, Layer, ending
 from ..graph.ends import ends_in
 from ..graph.stated_range import ROUNDING
 from ..program import calls_around, is_inexact
+from ..program.evaluation import carrying
 from ..rules import Rule, flat, nothing
 from ..rules import rule as make_rule
 from .rule_chain import RuleChain
@@ -131,7 +132,7 @@ def _is_uniform(maps: Sequence[Any]) -> bool:
 def _no_rule(graph: Graph, method: RuleChain, layer: Layer) -> str:
     if ends := ending(graph):
         return _no_logits(ends[-1])
-    if not any(is_inexact(graph.program.avals[v]) for v in layer.inputs):
+    if carrying(graph.program).intersection(layer.inputs):
         return (
             f"{method.name} has no rule for the integers that {layer.primitive} at {layer.source} "
             "computes with: make the input a float before, as in x.astype('float32')."

@@ -232,7 +232,7 @@ REFUSED = {
     "no chunk of samples": ("smooth-grad", {"at_once": 0, "key": KEY}, "at_once.*0"),
     "no chunk of windows": ("occlusion", {"window": 2, "at_once": -1}, "at_once.*-1"),
     "unknown dual": ("contrastive-lrp", {"dual": "both"}, "dual.*classes.*weights.*'both'"),
-    "unknown dual of Excitation BP": ("contrastive-excitation-bp", {"dual": None}, "dual.*None"),
+    "unknown dual of Excitation BP": ("contrastive-excitation-bp", {"dual": "a"}, "dual.*'a'"),
 }  # fmt: skip
 
 

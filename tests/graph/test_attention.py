@@ -332,5 +332,5 @@ def test_where_no_relevance_arrives_is_zero_and_has_no_cosine():
 def test_an_attention_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match='attention is "detached" or "uniform"'):
         lrp.methods.get("lrp-epsilon", attention="half")
-    with pytest.raises(ValueError, match=r"no option 'attention'.*base method"):
+    with pytest.raises(TypeError, match=r"no option 'attention'.*base method"):
         lrp.methods.get("occlusion", attention="uniform")
