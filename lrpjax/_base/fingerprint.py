@@ -157,7 +157,8 @@ class _Reader:
 
     def builtin(self, value: Any) -> bytes:
         of = getattr(value, "__self__", None)
-        name = f"builtin {getattr(value, '__module__', '')} {value.__qualname__}"
+        called = getattr(value, "__qualname__", value.__name__)  # numpy 2.0's ufuncs have but one
+        name = f"builtin {getattr(value, '__module__', '')} {called}"
         return _joined(name) if of is None or isinstance(of, ModuleType) else self.all(name, of)
 
     def partial(self, value: functools.partial) -> bytes:
