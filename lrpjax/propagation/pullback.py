@@ -71,17 +71,19 @@ def section(
     to that at others, by their numbers. None where relevance reaches these also beside it."""
     replay: Any = pull.func
     (values,), jaxpr = pull.args, replay.jaxpr
-    entry = jaxpr.invars if above is None else [jaxpr.outvars[above]]
+    given = [*jaxpr.constvars, *jaxpr.invars]  # from JAX 0.11 on, both are the latter
+    constants, inputs = given[: len(values)], given[len(values) :]
+    entry = inputs if above is None else [jaxpr.outvars[above]]
     outs = [jaxpr.outvars[i] for i in below]
     if any(isinstance(v, Literal) for v in entry):
         return None
-    passed = {*jaxpr.constvars, *jaxpr.invars, *entry}
+    passed = {*given, *entry}
     writes = [v for v in outs if not isinstance(v, Literal) and v not in passed]
     eqns, reads = needed(jaxpr.eqns, writes, passed)
     used = {*reads, *(v for v in outs if not isinstance(v, Literal))}
-    if not used.isdisjoint(set(jaxpr.invars) - set(entry)):
+    if not used.isdisjoint(set(inputs) - set(entry)):
         return None
-    kept = [(v, c) for v, c in zip(jaxpr.constvars, values, strict=True) if v in used]
+    kept = [(v, c) for v, c in zip(constants, values, strict=True) if v in used]
     part = jaxpr.replace(constvars=[v for v, _ in kept], invars=entry, outvars=outs, eqns=eqns)
     like = tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in entry)
     return jax.tree_util.Partial(Replay(like, part), [c for _, c in kept])
