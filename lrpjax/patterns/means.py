@@ -7,7 +7,6 @@ another need not be held to be compared.
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -17,6 +16,8 @@ import jax
 import numpy as np
 
 from .._base.fingerprint import Unstable, digest, environment
+from .._base.npy import open_npz
+from .._base.reading import reading as reading_file
 from .._base.resuming import Kept, kept, versions
 from ..graph.fingerprint import fingerprint
 from ..graph.reading import Reading
@@ -25,7 +26,7 @@ _FILE = "means.npz"
 _EVERY = 1.0  # seconds of work that may be lost
 _COSTS = 20  # but writing takes no more than one part in so many of the time
 
-State = dict[str, list[jax.Array]]  # of each layer, by name: counts and means
+State = dict[str, list[Any]]  # of each layer, by name: counts and means
 
 
 class Means:
@@ -74,14 +75,15 @@ class Means:
 
 def _read(kept: Kept | None, layers: Sequence[str]) -> tuple[State | None, int, str]:
     """The means in a folder, of how many batches, and their digest; none where they are damaged."""
+    if kept is None:
+        return None, 0, ""
     try:
-        if kept is not None:
-            with np.load(kept.folder / _FILE, allow_pickle=False) as found:
-                state = {n: [found[f"{i} {k}"] for k in range(5)] for i, n in enumerate(layers)}
-                return state, int(found["turn"]), str(found["chain"])
-    except (OSError, ValueError, LookupError, zipfile.BadZipFile):
-        pass
-    return None, 0, ""
+        with reading_file(kept.folder / _FILE, "means") as file, open_npz(file) as found:
+            of = lambda name: found[name].read()
+            state = {n: [of(f"{i} {k}") for k in range(5)] for i, n in enumerate(layers)}
+            return state, int(of("turn")), str(of("chain"))
+    except (OSError, ValueError):  # they are made again
+        return None, 0, ""
 
 
 @contextmanager
