@@ -75,4 +75,4 @@ def arrays(leaves: Iterable[Any]) -> str:
 
 def printable(text: str) -> str:
     """A text whose control characters, and bytes of a file's name that are no text, are escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else escaped(c) for c in text)

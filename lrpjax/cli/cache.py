@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .common import parameters_of, with_parameters
+
 FOLDER = "LRPJAX_CACHE"  # the variable that names another folder
 MOST = 2**30  # bytes that are kept
 
@@ -35,13 +37,9 @@ def caching(command: Callable[..., None]) -> Callable[..., None]:
         _use(None if no_cache else _folder())
         command(**options)
 
-    own = inspect.signature(command, eval_str=True)
-    kind = inspect.Parameter.KEYWORD_ONLY
-    option = inspect.Parameter("no_cache", kind, default=False, annotation=CacheOption)
-    parameters = [p.replace(kind=kind) for p in own.parameters.values()]
-    run.__signature__ = own.replace(parameters=[*parameters, option])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*parameters, option)}
-    return run
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    option = inspect.Parameter("no_cache", keyword, default=False, annotation=CacheOption)
+    return with_parameters(run, [*parameters_of(command), option])
 
 
 def _use(folder: Path | None) -> None:

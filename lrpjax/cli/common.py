@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -67,6 +68,19 @@ def make_method(name: str, network: Any, *, seed: int = 0) -> Any:
     from .. import methods
 
     return methods.resolve(name, network, key=jax.random.key(seed))
+
+
+def parameters_of(command: Callable) -> list[inspect.Parameter]:
+    """The parameters of a command, as typer reads them."""
+    return list(inspect.signature(command, eval_str=True).parameters.values())
+
+
+def with_parameters(call: Callable, parameters: Sequence[inspect.Parameter]) -> Callable:
+    """A function of keywords that typer takes for a command with these parameters."""
+    made = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    call.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in made}
+    return call
 
 
 def class_number(target: str, classes: list[str], count: int) -> int:

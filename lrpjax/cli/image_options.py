@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .common import parameters_of, with_parameters
+
 BUNDLED = 20  # images
 
 
@@ -123,9 +125,9 @@ def takes_images(bundled: int = BUNDLED, *, labels: bool = False) -> Callable[[C
         defaults = dict.fromkeys(options) | {"crop": False, "background": "white"}
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters: list[inspect.Parameter] = []
-        for own in inspect.signature(command, eval_str=True).parameters.values():
+        for own in parameters_of(command):
             parameters += (
-                [own.replace(kind=keyword)]
+                [own]
                 if own.name != "images"
                 else [
                     inspect.Parameter(n, keyword, default=defaults[n], annotation=annotation)
@@ -139,8 +141,6 @@ def takes_images(bundled: int = BUNDLED, *, labels: bool = False) -> Callable[[C
             files = tuple(chosen.pop("images") or ())
             return command(**given, images=Chosen(files, **chosen))
 
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {own.name: own.annotation for own in parameters}
-        return call
+        return with_parameters(call, parameters)
 
     return decorated

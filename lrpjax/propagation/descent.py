@@ -61,7 +61,8 @@ class Descent:
         """
         graph = self.reading.graph
         whole = self._operator(None, self.captured, self.start, self.start)
-        if whole.nbytes > _TOGETHER or whole.shape[0] > whole.shape[1]:
+        together = whole.nbytes <= min(_TOGETHER, memory_limit) and whole.shape[0] <= whole.shape[1]
+        if not stops or not together:
             one = lambda stop: self.to(stop).dense(memory_limit=memory_limit)
             return [np.asarray(one(stop)) for stop in stops]
         sizes = [math.prod(shape) for shape in whole.in_shapes]

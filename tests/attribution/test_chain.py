@@ -349,3 +349,19 @@ def test_vectors_of_another_size_and_nan_are_refused():
 def test_complex_vectors_are_refused():
     with pytest.raises(TypeError, match="real numbers"):
         chain("lrp-z").matvec(np.ones(32) * 1j)
+
+
+def test_matrices_are_made_together_where_they_are_asked_for_and_fit(monkeypatch):
+    value = lrp.methods.z()
+    way = descent.descent(one_example(NET, X, value), value, "fc", ["pool", "input"])
+    made, dense = [], descent.ChainOperator.dense
+    record = lambda op, **options: made.append(op.shape) or dense(op, **options)
+    monkeypatch.setattr(descent.ChainOperator, "dense", record)
+    assert way.dense([]) == [] and made == []
+    pool, pixels = way.dense(["pool", "input"])
+    assert len(made) == 1
+    whole = way.to("input")
+    (alone,) = way.dense(["input"], memory_limit=whole.nbytes)
+    assert made[1:] == [whole.shape]
+    oracle.assert_close(pixels, alone)
+    oracle.assert_close(pool, dense(way.to("pool")))
